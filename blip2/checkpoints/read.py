@@ -1,0 +1,98 @@
+"""Reading a checkpoint file: only tensors come out, nothing in it is ever run."""
+
+import pickle
+import re
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+# Where training frameworks put the weights among a file's other entries (OpenMMLab; LAVIS).
+WRAPPERS = ("state_dict", "model")
+
+
+class CheckpointError(ValueError):
+    """A checkpoint is missing, damaged, unsafe or does not fit the model; the text names the file or the keys."""
+
+
+def read_state_dict(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Tensor]:
+    """All tensors of a safetensors file or of a torch file, by key.
+
+    The kind is told by the content, not by the name. A torch file is read with ``weights_only=True``. Weights under
+    ``state_dict`` or ``model`` are taken out, and so is the ``module.`` of a data-parallel wrapper.
+
+    Raises `FileNotFoundError` when there is no such file and `CheckpointError` when it is empty, cut off, damaged,
+    not a checkpoint, or a pickle that would have to run code.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise CheckpointError(f"checkpoint {path} is a folder: name the .safetensors or .pth file in it")
+    if not path.exists():
+        raise FileNotFoundError(f"checkpoint {path} does not exist: check the path, or fetch the file first")
+    if path.stat().st_size == 0:
+        raise CheckpointError(f"checkpoint {path} is empty (0 bytes): copy or download it again")
+    if _is_safetensors(path):
+        try:
+            return load_file(path, device=str(map_location))
+        except SafetensorError as error:
+            raise CheckpointError(f"{_damaged(path)} ({error})") from error
+    return _state_dict(_load_torch_file(path, map_location), path)
+
+
+def _is_safetensors(path: Path) -> bool:
+    # Eight bytes with the header's length, then the header, which is JSON.
+    with path.open("rb") as file:
+        start = file.read(9)
+    return start[8:9] == b"{" or (path.suffix == ".safetensors" and start[:2] != b"PK")
+
+
+def _damaged(path: Path) -> str:
+    return f"checkpoint {path} is cut off, damaged or no checkpoint ({path.stat().st_size} bytes): fetch it again"
+
+
+def _load_torch_file(path: Path, map_location: str | torch.device) -> Any:
+    try:
+        # Mapped into memory where the format allows it, so that a large file isn't held twice.
+        return torch.load(path, map_location=map_location, weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if refused is None and "weights_only" not in str(error).lower():
+            raise CheckpointError(f"{_damaged(path)} ({_first_line(error)})") from error
+        what = f"it asks for {refused[1]!r}" if refused else _first_line(error)
+        raise CheckpointError(
+            f"checkpoint {path} was refused: {what}, and reading that could run code. Only tensors and plain values "
+            "are read. If you trust its origin, save its weights alone (torch.save of the state dict, or safetensors) "
+            "and load that file."
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{_damaged(path)} ({_first_line(error)})") from error
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__
+
+
+def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
+    for wrapper in WRAPPERS:
+        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
+            content = content[wrapper]
+            break
+    if not isinstance(content, Mapping) or not content:
+        raise CheckpointError(f"checkpoint {path} holds no state dict but {_kind(content)}")
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise CheckpointError(f"checkpoint {path}: the entry {key!r} is no tensor but {_kind(value)}")
+    prefix = "module." if all(key.startswith("module.") for key in content) else ""
+    return {key.removeprefix(prefix): value for key, value in content.items()}
+
+
+def _kind(value: Any) -> str:
+    if isinstance(value, Mapping):
+        return f"a dictionary with the keys {list(value)[:5]}" if value else "an empty dictionary"
+    return f"a {type(value).__name__}"
