@@ -15,21 +15,24 @@ from blip2.utils.errors import AnnotationError, ImageError, MissingImageError
 class BaseImageDataset(BaseDataset):
     """mmengine's ``BaseDataset`` with mmpretrain's conveniences and a plain word about bad data.
 
-    A child implements ``load_data_list() -> list[dict]``; each entry has ``img_path`` and, for a benchmark, ``image_id``.
+    A child implements ``load_data_list() -> list[dict]``; each entry has ``img_path`` and, for a benchmark,
+    ``image_id``.
 
     Args:
         ann_file: annotation file, relative to `data_root` unless absolute.
         data_root: folder that holds the annotations and the pictures.
         data_prefix: folder of the pictures below `data_root`; a dict ``{'img_path': folder}`` means the same.
         pipeline: transforms, as config dictionaries or as callables.
-        test_mode, metainfo, filter_cfg, indices, serialize_data, lazy_init, max_refetch: as in mmengine's ``BaseDataset``.
+        test_mode, metainfo, filter_cfg, indices, serialize_data, lazy_init, max_refetch: as in mmengine's
+            ``BaseDataset``.
         check_images: look before the first batch whether the annotated pictures are there (one listing per folder).
-        skip_bad_images: give a `BadImage` record for a picture that is missing or cannot be read, instead of an error; use it
-            with the collate function ``pseudo_collate_skipping_bad``.
+        skip_bad_images: give a `BadImage` record for a picture that is missing or cannot be read, instead of an error;
+            use it with the collate function ``pseudo_collate_skipping_bad``.
 
     Raises:
         AnnotationError: the annotation file is missing or unusable, or names no sample.
-        MissingImageError: annotated pictures are not there (up front, unless `check_images` is off or `skip_bad_images` on).
+        MissingImageError: annotated pictures are not there (up front, unless `check_images` is off or `skip_bad_images`
+            on).
         ImageError: at access, a picture that cannot be read (unless `skip_bad_images` is on).
     """
 
@@ -60,7 +63,8 @@ class BaseImageDataset(BaseDataset):
             filter_cfg=filter_cfg,
             indices=indices,
             serialize_data=serialize_data,
-            # Built here, not by mmengine's Compose, so that our transforms win over mmcv's of the same name in any scope.
+            # Built here, not by mmengine's Compose, so that our transforms win over mmcv's of the same name in any
+            # scope.
             pipeline=[TRANSFORMS.build(t) if isinstance(t, dict) else t for t in pipeline],
             test_mode=test_mode,
             lazy_init=lazy_init,
@@ -85,7 +89,7 @@ class BaseImageDataset(BaseDataset):
             shown = ", ".join(missing[:5]) + (", …" if len(missing) > 5 else "")
             raise MissingImageError(
                 f"{len(missing)} picture(s) named by {self.describe_source()} are not there: {shown}. "
-                "Check data_root and data_prefix, or leave such pictures out with skip_bad_images=True (`--skip-bad-images`)"
+                "Check data_root and data_prefix, or leave them out with skip_bad_images=True (`--skip-bad-images`)"
             )
 
     def __getitem__(self, idx: int) -> Any:
@@ -99,9 +103,11 @@ class BaseImageDataset(BaseDataset):
 
 
 def missing_pictures(paths: Sequence[str]) -> list[str]:
-    """The local files among `paths` that do not exist, each once, in order; addresses (``scheme://``) are not looked at.
+    """The local files among `paths` that do not exist, each once, in order; addresses (``scheme://``) are not looked
+    at.
 
-    One listing of each folder instead of one question per file: a hundred thousand pictures take a fraction of a second.
+    One listing of each folder instead of one question per file: a hundred thousand pictures take a fraction of a
+    second.
     """
     listings: dict[str, set[str]] = {}
     missing = []

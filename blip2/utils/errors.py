@@ -1,6 +1,7 @@
 """The errors that a user can act on: each message names the thing, the reason and the next step.
 
-Each class is made from one message alone, because a data-loading worker's error is rebuilt from its text in the main process.
+Each class is made from one message alone, because a data-loading worker's error is rebuilt from its text in the main
+process.
 """
 
 from __future__ import annotations
