@@ -3,5 +3,17 @@
 from . import transforms
 from .bad_images import BadImage, pseudo_collate_skipping_bad, set_skip_bad_images
 from .base import BaseImageDataset
+from .caption import CaptionDataset, COCOCaption
+from .image_text import ImageTextDataset, list_images
 
-__all__ = ["BadImage", "BaseImageDataset", "pseudo_collate_skipping_bad", "set_skip_bad_images", "transforms"]
+__all__ = [
+    "BadImage",
+    "BaseImageDataset",
+    "COCOCaption",
+    "CaptionDataset",
+    "ImageTextDataset",
+    "list_images",
+    "pseudo_collate_skipping_bad",
+    "set_skip_bad_images",
+    "transforms",
+]

@@ -66,8 +66,8 @@ class RandomResizedCrop(BaseTransform):
             raise ValueError(f"max_attempts={max_attempts} must not be negative")
         _check_interpolation(interpolation, backend)
         self.scale = (height, width)
-        self.crop_ratio_range = tuple(crop_ratio_range)
-        self.aspect_ratio_range = tuple(aspect_ratio_range)
+        self.crop_ratio_range = (crop_ratio_range[0], crop_ratio_range[1])
+        self.aspect_ratio_range = (aspect_ratio_range[0], aspect_ratio_range[1])
         self.max_attempts = max_attempts
         self.interpolation = interpolation
         self.backend = backend
@@ -76,15 +76,15 @@ class RandomResizedCrop(BaseTransform):
     def rand_crop_params(self, img: np.ndarray) -> tuple[int, int, int, int]:
         """Top, left, height, width of the box in `img` (H×W×C)."""
         img_height, img_width = img.shape[:2]
+        lowest, highest = self.aspect_ratio_range
         for _ in range(self.max_attempts):
             area = np.random.uniform(*self.crop_ratio_range) * img_height * img_width
-            aspect = math.exp(np.random.uniform(*map(math.log, self.aspect_ratio_range)))
+            aspect = math.exp(np.random.uniform(math.log(lowest), math.log(highest)))
             height, width = round(math.sqrt(area / aspect)), round(math.sqrt(area * aspect))
             if 0 < width <= img_width and 0 < height <= img_height:
                 top = int(np.random.randint(0, img_height - height + 1))
                 left = int(np.random.randint(0, img_width - width + 1))
                 return top, left, height, width
-        lowest, highest = self.aspect_ratio_range
         height, width = img_height, img_width
         if img_width / img_height < lowest:
             height = max(1, round(img_width / lowest))

@@ -1,0 +1,89 @@
+"""One's own pictures, with captions or without."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from blip2.datasets.caption import CaptionDataset
+from blip2.registry import DATASETS
+from blip2.utils.annotations import CaptionEntry, read_captions
+from blip2.utils.errors import AnnotationError
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".jp2", ".avif")
+
+
+@DATASETS.register_module()
+class ImageTextDataset(CaptionDataset):
+    """Pictures named by a table (``.csv``, ``.tsv``, ``.jsonl``, ``.json``), or all pictures of a folder.
+
+    Without `ann_file` every picture below the folder ``data_root/data_prefix`` is a sample, sorted by path; the lines
+    of a text file beside it (``x.jpg``, ``x.txt``) are its captions, if there is one.
+    The ``image_id`` of a picture is the table's, or else its path as the table has it or below the folder, with '/'.
+
+    Args:
+        ann_file: the table, or empty.
+        image_key, caption_key, id_key: names of the table's columns.
+        Others as in `CaptionDataset` and `BaseImageDataset`.
+    """
+
+    def __init__(
+        self,
+        ann_file: str = "",
+        *,
+        image_key: str = "image",
+        caption_key: str = "caption",
+        id_key: str = "image_id",
+        **arguments: Any,
+    ) -> None:
+        self.keys = {"image_key": image_key, "caption_key": caption_key, "id_key": id_key}
+        super().__init__(ann_file, **arguments)
+
+    def read_entries(self) -> list[CaptionEntry]:
+        if self.ann_file:
+            return read_captions(self.ann_file, **self.keys)
+        folder = self.data_prefix.get("img_path", "")
+        if not folder:
+            raise AnnotationError(
+                "ImageTextDataset needs an ann_file, or a folder of pictures as data_root or data_prefix"
+            )
+        return _folder_entries(Path(folder))
+
+
+def list_images(folder: str | Path) -> list[Path]:
+    """The picture files below `folder`, sorted by path; hidden files and folders are passed over.
+
+    Raises:
+        AnnotationError: there is no such folder, or no picture in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise AnnotationError(f"there is no folder {folder}; check data_root and data_prefix")
+    found = []
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        visible = (name for name in names if not name.startswith("."))
+        found += [Path(parent, name) for name in visible if name.lower().endswith(IMAGE_SUFFIXES)]
+    if not found:
+        raise AnnotationError(f"there is no picture in the folder {folder}; looked for {', '.join(IMAGE_SUFFIXES)}")
+    return sorted(found)
+
+
+def _folder_entries(folder: Path) -> list[CaptionEntry]:
+    entries = []
+    for path in list_images(folder):
+        name = path.relative_to(folder).as_posix()
+        entries.append(CaptionEntry(name, name, _read_text_beside(path)))
+    return entries
+
+
+def _read_text_beside(picture: Path) -> str | list[str] | None:
+    path = picture.with_suffix(".txt")
+    if not path.is_file():
+        return None
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"caption file {path} is not UTF-8 text ({error}); save it as UTF-8") from None
+    if len(lines) > 1:
+        return lines
+    return lines[0] if lines else None
