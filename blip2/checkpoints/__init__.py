@@ -1,5 +1,20 @@
-"""Reading, fetching, loading and saving of weights."""
+"""Fetching, reading, loading and saving of weights."""
 
+from blip2.checkpoints.fetch import cache_dir, fetch, is_offline
+from blip2.checkpoints.load import LoadResult, load_checkpoint
 from blip2.checkpoints.read import CheckpointError, read_state_dict
+from blip2.checkpoints.save import drop_frozen_language_model, keys_to_save, save_checkpoint, saves_language_model
 
-__all__ = ["CheckpointError", "read_state_dict"]
+__all__ = [
+    "CheckpointError",
+    "LoadResult",
+    "cache_dir",
+    "drop_frozen_language_model",
+    "fetch",
+    "is_offline",
+    "keys_to_save",
+    "load_checkpoint",
+    "read_state_dict",
+    "save_checkpoint",
+    "saves_language_model",
+]

@@ -3,7 +3,7 @@
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,32 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.serialization import safe_globals
 
 # Where training frameworks put the weights among a file's other entries (OpenMMLab; LAVIS).
 WRAPPERS = ("state_dict", "model")
+
+
+# What mmengine's training checkpoints hold besides weights: its log's buffers, with methods and numpy values in them.
+# None of it is wanted here, so that these names stand for `_Nothing`, and files that hold them can be read.
+_IGNORED = (
+    "mmengine.logging.history_buffer.HistoryBuffer",
+    "builtins.getattr",
+    "builtins.bytes",
+    "numpy.ndarray",
+    "numpy.dtype",
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("_reconstruct", "scalar")),
+)
+
+
+class _Nothing:
+    """Takes the place of an object that is not wanted: any arguments, no effect, no content."""
+
+    def __init__(self, *args: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        pass
 
 
 class CheckpointError(ValueError):
@@ -23,7 +46,8 @@ class CheckpointError(ValueError):
 def read_state_dict(path: str | Path, map_location: str | torch.device = "cpu") -> dict[str, Tensor]:
     """All tensors of a safetensors file or of a torch file, by key.
 
-    The kind is told by the content, not by the name. A torch file is read with ``weights_only=True``. Weights under
+    The kind is told by the content, not by the name. A torch file is read with ``weights_only=True``; what mmengine's
+    training checkpoints hold besides tensors and plain values is passed over. Weights under
     ``state_dict`` or ``model`` are taken out, and so is the ``module.`` of a data-parallel wrapper.
 
     Raises `FileNotFoundError` when there is no such file and `CheckpointError` when it is empty, cut off, damaged,
@@ -52,20 +76,22 @@ def _is_safetensors(path: Path) -> bool:
 
 
 def _damaged(path: Path) -> str:
-    return f"checkpoint {path} is cut off, damaged or no checkpoint ({path.stat().st_size} bytes): fetch it again"
+    size = path.stat().st_size
+    return f"checkpoint {path} is cut off, damaged or no checkpoint ({size} bytes): delete it and fetch it again"
 
 
 def _load_torch_file(path: Path, map_location: str | torch.device) -> Any:
+    # One class a name: torch tells them apart by identity.
+    ignored: list[Callable | tuple[Callable, str]] = [(type("_Nothing", (_Nothing,), {}), name) for name in _IGNORED]
     try:
-        # Mapped into memory where the format allows it, so that a large file isn't held twice.
-        return torch.load(path, map_location=map_location, weights_only=True, mmap=zipfile.is_zipfile(path))
+        with safe_globals(ignored):
+            # Mapped into memory where the format allows it, so that a large file isn't held twice.
+            return torch.load(path, map_location=map_location, weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if refused is None and "weights_only" not in str(error).lower():
-            raise CheckpointError(f"{_damaged(path)} ({_first_line(error)})") from error
-        what = f"it asks for {refused[1]!r}" if refused else _first_line(error)
+        what = f"it asks for {refused[1]!r}" if refused else "it holds more than tensors, or is damaged"
         raise CheckpointError(
-            f"checkpoint {path} was refused: {what}, and reading that could run code. Only tensors and plain values "
+            f"checkpoint {path} was refused: {what}, and reading on could run code. Only tensors and plain values "
             "are read. If you trust its origin, save its weights alone (torch.save of the state dict, or safetensors) "
             "and load that file."
         ) from error
@@ -84,10 +110,10 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
             content = content[wrapper]
             break
     if not isinstance(content, Mapping) or not content:
-        raise CheckpointError(f"checkpoint {path} holds no state dict but {_kind(content)}")
+        raise CheckpointError(f"checkpoint {path} holds no state dict: its content is {_kind(content)}")
     for key, value in content.items():
         if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise CheckpointError(f"checkpoint {path}: the entry {key!r} is no tensor but {_kind(value)}")
+            raise CheckpointError(f"checkpoint {path}: the entry {key!r} is no tensor, it is {_kind(value)}")
     prefix = "module." if all(key.startswith("module.") for key in content) else ""
     return {key.removeprefix(prefix): value for key, value in content.items()}
 
@@ -95,4 +121,4 @@ def _state_dict(content: Any, path: Path) -> dict[str, Tensor]:
 def _kind(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"a dictionary with the keys {list(value)[:5]}" if value else "an empty dictionary"
-    return f"a {type(value).__name__}"
+    return "another object" if isinstance(value, _Nothing) else f"of the type {type(value).__name__}"

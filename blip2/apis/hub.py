@@ -1,0 +1,246 @@
+"""Names of the zoo to built models and to predictions, with mmpretrain's signatures."""
+
+import copy
+import fnmatch
+import inspect
+import re
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from torch import nn
+
+from blip2.apis.config import SCOPE, ConfigError, load_config
+from blip2.apis.metafile import ModelEntry, model_entries
+from blip2.checkpoints import load_checkpoint
+from blip2.registry import MODELS
+from blip2.utils.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    import torch
+    from mmengine.model import BaseModel
+
+    from blip2.apis.inferencers import BaseInferencer
+
+# A full-size model fills most of a graphics card: one kept model at a time.
+CACHE_SIZE = 1
+
+_inferencers: "OrderedDict[str, BaseInferencer]" = OrderedDict()
+
+
+def list_models(
+    pattern: str | Sequence[str] | None = None,
+    exclude_patterns: str | Sequence[str] | None = None,
+    task: str | None = None,
+) -> list[str]:
+    """The names of the zoo's models, sorted.
+
+    `pattern` and `exclude_patterns` are wildcards (``'blip2*caption'``), one or several; a pattern also matches any
+    name that starts with it. `task` is a task as the metafiles name it (``'Image Caption'``, any case); an unknown
+    one raises `ValueError` that names the known ones.
+    """
+    entries = model_entries()
+    names = set(entries)
+    if pattern is not None:
+        names = _matching(names, pattern)
+    if exclude_patterns is not None:
+        names -= _matching(names, exclude_patterns)
+    if task is not None:
+        tasks = sorted({name for entry in entries.values() for name in entry.tasks})
+        if task.lower() not in (name.lower() for name in tasks):
+            raise ValueError(f"no model has the task {task!r}; known tasks: {', '.join(tasks)}")
+        names = {name for name in names if task.lower() in (item.lower() for item in entries[name].tasks)}
+    return sorted(names)
+
+
+def _matching(names: set[str], patterns: str | Sequence[str]) -> set[str]:
+    patterns = [patterns] if isinstance(patterns, str) else patterns
+    return {name for name in names if any(fnmatch.fnmatch(name, pattern + "*") for pattern in patterns)}
+
+
+def get_model(
+    model: str | Path | Config,
+    pretrained: bool | str | Path = False,
+    device: "str | torch.device | None" = None,
+    device_map: str | Mapping[str, Any] | None = None,
+    offload_folder: str | None = None,
+    url_mapping: tuple[str, str] | None = None,
+    **kwargs: Any,
+) -> "BaseModel":
+    """Build a model of the zoo, in `eval()`.
+
+    `model` is a model name or a config, as `load_config` takes it. `pretrained` is True for the weights that the zoo
+    knows, or the path or address of others; False leaves the weights random. `device_map` (with `offload_folder`)
+    spreads the model over devices through accelerate, instead of `device`. `url_mapping` is a pattern and its
+    replacement for the weights' address, for a mirror. Other arguments override fields of the config's `model`
+    (``prompt='a picture of'``, ``vision_backbone={'img_size': 224}``).
+
+    The model carries its config as ``_config`` and its `ModelEntry` (None for a config without one) as ``_metainfo``.
+
+    Raises `ConfigError` for an unknown name or for arguments that the model doesn't take, `ValueError` when the zoo
+    knows no weights, `CheckpointError` or `FileNotFoundError` for weights that can't be had.
+    """
+    config = load_config(model)
+    entry = _entry_of(model, config)
+    weights = _weights_of(pretrained, entry, model, url_mapping)
+    built = _build(config, kwargs)
+    if weights is not None:
+        load_checkpoint(built, weights)
+    built._metainfo = entry
+    return _place(built, device, device_map, offload_folder).eval()
+
+
+def init_model(
+    config: str | Path | Config,
+    checkpoint: str | Path | None = None,
+    device: "str | torch.device | None" = None,
+    **kwargs: Any,
+) -> "BaseModel":
+    """Build the model of `config` with the weights of `checkpoint`: `get_model` with its arguments in another order."""
+    if isinstance(checkpoint, bool):
+        raise TypeError("checkpoint must be a path or an address; for the zoo's own weights use get_model")
+    return get_model(config, pretrained=False if checkpoint is None else checkpoint, device=device, **kwargs)
+
+
+def inference_model(model: str | Path | Config | nn.Module, *args: Any, **kwargs: Any) -> Any:
+    """Predict for one picture, or for a list of them: ``inference_model(name, 'a.jpg')['pred_caption']``.
+
+    Arguments are those of the task's inferencer, of its constructor (``device``, ``pretrained`` …) and of its call
+    (``batch_size``, ``show_dir``, ``num_beams`` …), in one list. One picture gives one result, a list gives a list.
+
+    The model of the last name is kept (`CACHE_SIZE` of them, `clear_cache` drops it), so that a second call with the
+    same name and the same constructor arguments doesn't build it again.
+    """
+    from blip2.apis.inferencers import inferencer_for
+
+    if not isinstance(model, str | Path | Config | nn.Module):
+        raise TypeError(f"model must be a model name, a config or a model, not {type(model).__name__}")
+    if not args:
+        raise TypeError("inference_model needs a picture: inference_model(model, 'picture.jpg')")
+    kind = inferencer_for(_task_source(model))
+    build_names = set(inspect.signature(kind).parameters) - {"model", "kwargs"}
+    build = {name: kwargs.pop(name) for name in list(kwargs) if name in build_names}
+    by_name = isinstance(model, str | Path) and str(model) in model_entries()
+    inferencer = _cached(str(model), kind, build) if by_name else kind(model, **build)  # type: ignore[arg-type]
+    results = inferencer(*args, **kwargs)
+    return results if isinstance(args[0], list | tuple) else results[0]
+
+
+def _task_source(model: str | Path | Config | nn.Module) -> Any:
+    """What tells the task: a name of the zoo, the model itself, or the class that a config builds."""
+    if isinstance(model, nn.Module) or str(model) in model_entries():
+        return str(model) if isinstance(model, Path) else model
+    config = load_config(model)
+    kind = MODELS.get(config.get("model", {}).get("type", ""))
+    if kind is None:
+        raise ConfigError(f"{config.filename or 'the config'} has no 'model' of a registered type")
+    return kind
+
+
+def clear_cache() -> None:
+    """Drop the models that `inference_model` keeps."""
+    _inferencers.clear()
+
+
+def _cached(name: str, kind: "type[BaseInferencer]", build: dict[str, Any]) -> "BaseInferencer":
+    key = repr((name, kind.__name__, sorted(build.items())))
+    if key not in _inferencers:
+        # Room first: the old and the new one may not fit side by side.
+        while len(_inferencers) >= max(CACHE_SIZE, 1):
+            _inferencers.popitem(last=False)
+        _inferencers[key] = kind(name, **build)
+    _inferencers.move_to_end(key)
+    return _inferencers[key]
+
+
+# ----- building -----
+
+
+def _entry_of(model: str | Path | Config, config: Config) -> ModelEntry | None:
+    entries = model_entries()
+    if isinstance(model, str | Path) and str(model) in entries:
+        return entries[str(model)]
+    for entry in entries.values():
+        if config.filename and Path(config.filename).resolve() == entry.config.resolve():
+            return entry
+    return None
+
+
+def _weights_of(
+    pretrained: bool | str | Path,
+    entry: ModelEntry | None,
+    model: str | Path | Config,
+    url_mapping: tuple[str, str] | None,
+) -> str | None:
+    if pretrained is False or pretrained is None:
+        return None
+    if isinstance(pretrained, str | Path):
+        weights = str(pretrained)
+    elif pretrained is not True:
+        raise TypeError(f"pretrained must be True, False, a path or an address, not {type(pretrained).__name__}")
+    elif entry is None or entry.weights is None:
+        with_weights = [name for name, item in model_entries().items() if item.weights]
+        name = model if isinstance(model, str | Path) else "this config"
+        raise ValueError(
+            f"the zoo knows no weights for {str(name)!r}: give a path or an address as pretrained. Models with "
+            f"weights: {', '.join(with_weights) or 'none'}"
+        )
+    else:
+        weights = entry.weights
+    if url_mapping is not None:
+        pattern, replacement = url_mapping
+        weights = re.sub(pattern, replacement, weights)
+    return weights
+
+
+def _build(config: Config, overrides: dict[str, Any]) -> "BaseModel":
+    source = config.filename or "the config"
+    if not isinstance(config.get("model"), dict):
+        raise ConfigError(f"{source} has no 'model'")
+    if overrides:
+        try:
+            config.merge_from_dict({"model": overrides})
+        except (KeyError, TypeError) as error:
+            raise ConfigError(f"{', '.join(overrides)} cannot override the model of {source}: {error}") from error
+    fields = copy.deepcopy(config.model)
+    if config.get("data_preprocessor") is not None:
+        fields.setdefault("data_preprocessor", config.data_preprocessor)
+    scope = config.get("default_scope", SCOPE)
+    try:
+        with DefaultScope.overwrite_default_scope(scope):
+            model = MODELS.build(fields)
+    except (TypeError, KeyError, ValueError) as error:
+        text = str(error.args[0]) if error.args else type(error).__name__
+        raise ConfigError(f"the model of {source} cannot be built: {text}{_suggestion(text)}") from error
+    model._config = config
+    model._metainfo = None
+    return model
+
+
+def _suggestion(error: str) -> str:
+    """For an argument or a type that nobody knows, the nearest that somebody does."""
+    argument = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", error)
+    if argument and (kind := MODELS.get(argument[1])):
+        return did_you_mean(argument[2], set(inspect.signature(kind).parameters) - {"self"}, count=1)
+    unknown_type = re.match(r"(\w+) is not in the \S+ registry", error)
+    return did_you_mean(unknown_type[1], MODELS.module_dict, count=1) if unknown_type else ""
+
+
+def _place(
+    model: "BaseModel",
+    device: "str | torch.device | None",
+    device_map: str | Mapping[str, Any] | None,
+    offload_folder: str | None,
+) -> "BaseModel":
+    if device_map is not None:
+        if device is not None:
+            raise ValueError(f"device={str(device)!r} and device_map exclude each other: give one of them")
+        from blip2.apis.inferencers.placement import spread_over_devices
+
+        return spread_over_devices(model, device_map, offload_folder)  # type: ignore[arg-type, return-value]
+    if offload_folder is not None:
+        raise ValueError("offload_folder has no meaning without device_map")
+    return model if device is None else model.to(device)
