@@ -1,0 +1,24 @@
+"""The models, and everything they are built from. Importing this package registers them."""
+
+from .blip2_base import Blip2Base
+from .blip2_caption import Blip2Caption
+from .data_preprocessor import MultiModalDataPreprocessor
+from .freeze import freeze
+from .heads import LinearClsHead
+from .language import AutoTokenizer, Blip2Tokenizer, OPTForCausalLM
+from .qformer import Qformer
+from .vision import BEiTViT, TIMMBackbone
+
+__all__ = [
+    "AutoTokenizer",
+    "BEiTViT",
+    "Blip2Base",
+    "Blip2Caption",
+    "Blip2Tokenizer",
+    "LinearClsHead",
+    "MultiModalDataPreprocessor",
+    "OPTForCausalLM",
+    "Qformer",
+    "TIMMBackbone",
+    "freeze",
+]

@@ -1,0 +1,18 @@
+"""Language models, their tokenizers, and text generation."""
+
+from .architectures import OPTConfig, opt_config
+from .generation import GenerationConfig, GenerationOutput, generate
+from .opt import OPTForCausalLM
+from .tokenizers import AutoTokenizer, Blip2Tokenizer, pad_sequences
+
+__all__ = [
+    "AutoTokenizer",
+    "Blip2Tokenizer",
+    "GenerationConfig",
+    "GenerationOutput",
+    "OPTConfig",
+    "OPTForCausalLM",
+    "generate",
+    "opt_config",
+    "pad_sequences",
+]

@@ -1,0 +1,124 @@
+"""What text generation asks of a language model, what a user may choose, and what comes out.
+
+Letters: B pictures, K beams (or samples) of each, P prompt tokens, T new tokens, D width, V vocabulary.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class DecodingState(Protocol):
+    """A language model in the middle of writing K continuations of each of B prompts."""
+
+    def step(self, tokens: Tensor) -> Tensor:
+        """Append one token to each continuation (B×K) and return the logits B×K×V of the next."""
+
+    def reorder(self, parents: Tensor) -> None:
+        """Let continuation k of picture b go on from the past of continuation ``parents[b, k]`` (B×K)."""
+
+    def keep(self, rows: Tensor) -> None:
+        """Forget all pictures but those at the ascending indices `rows`."""
+
+
+class LanguageModel(Protocol):
+    """A language model that `generate` can drive."""
+
+    def prefill(
+        self, inputs_embeds: Tensor, attention_mask: Tensor | None, num_beams: int, max_new_tokens: int
+    ) -> tuple[Tensor, DecodingState]:
+        """Read prompts B×P×D (mask B×P, zero at padding on either side) once each.
+
+        Returns the logits B×V of the first new token, and a state ready to continue `num_beams` copies of each prompt.
+        """
+
+
+@dataclass(frozen=True)
+class GenerationConfig:
+    """How to generate.
+
+    Attributes:
+        eos_token_id: the token that ends a text; None: only `max_new_tokens` does.
+        pad_token_id: fills sequences after their end.
+        max_new_tokens: longest text in tokens, the end token included.
+        min_length: the end token is not chosen before this many other new tokens.
+        num_beams: width of the beam search; 1 is greedy search (or sampling).
+        num_return_sequences: texts per prompt, the best first; at most `num_beams` unless sampled.
+        length_penalty: beams are ranked by their log-probability divided by ``length ** length_penalty``.
+        repetition_penalty: above 1, tokens already generated become less likely (Keskar et al. 2019, arXiv 1909.05858).
+            The prompt is not counted.
+        do_sample: draw tokens at random instead of taking the best.
+        top_p: sample among the fewest tokens whose probabilities add up to this (nucleus sampling, arXiv 1904.09751).
+        top_k: sample among this many tokens; 0: all.
+        temperature: divides the logits before sampling.
+        seed: makes sampling repeatable for one batch; None uses torch's global generator.
+    """
+
+    eos_token_id: int | None
+    pad_token_id: int
+    max_new_tokens: int = 20
+    min_length: int = 0
+    num_beams: int = 1
+    num_return_sequences: int = 1
+    length_penalty: float = 1.0
+    repetition_penalty: float = 1.0
+    do_sample: bool = False
+    top_p: float = 1.0
+    top_k: int = 0
+    temperature: float = 1.0
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_new_tokens", "num_beams", "num_return_sequences"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        for name in ("min_length", "top_k"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} must not be negative")
+        for name in ("repetition_penalty", "temperature"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name}={getattr(self, name)} must be above 0")
+        if not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p={self.top_p} must be above 0 and at most 1")
+        if self.do_sample and self.num_beams > 1:
+            raise ValueError(f"do_sample=True goes with num_beams=1, not {self.num_beams}: beams are not sampled")
+        if not self.do_sample and self.num_return_sequences > self.num_beams:
+            raise ValueError(
+                f"num_return_sequences={self.num_return_sequences} is more than num_beams={self.num_beams}: raise num_beams, or "
+                "set do_sample=True"
+            )
+
+
+@dataclass(frozen=True)
+class GenerationOutput:
+    """What `generate` returns: R = B · num_return_sequences rows, those of one picture next to each other, the best
+    first.
+
+    Attributes:
+        sequences: R×T ids of the new tokens, the end token included, then padding.
+        lengths: R, number of new tokens, the end token included.
+        log_probs: R, the language model's own log-probabilities of those tokens (before any penalty, temperature or
+            cut), summed.
+        scores: R, ``log_probs / lengths``.
+        beam_scores: R, what beam search ranked by: log-probabilities after `min_length` and `repetition_penalty`,
+            summed and divided by ``length ** length_penalty``. None without beams.
+    """
+
+    sequences: Tensor
+    lengths: Tensor
+    log_probs: Tensor
+    scores: Tensor
+    beam_scores: Tensor | None = None
+
+
+def apply_penalties(scores: Tensor, tokens: Tensor, config: GenerationConfig) -> Tensor:
+    """Scores B×K×V (logits or log-probabilities) of the token after B×K×T new `tokens`; the argument stays as it is."""
+    if config.repetition_penalty != 1.0 and tokens.shape[-1]:
+        seen = scores.gather(-1, tokens)
+        penalty = config.repetition_penalty
+        scores = scores.scatter(-1, tokens, torch.where(seen < 0, seen * penalty, seen / penalty))
+    if config.eos_token_id is not None and tokens.shape[-1] < config.min_length:
+        scores = scores.index_fill(-1, torch.tensor([config.eos_token_id], device=scores.device), -torch.inf)
+    return scores
