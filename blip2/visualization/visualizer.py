@@ -1,0 +1,154 @@
+"""The visualizer of configs (``visualizer = dict(type='UniversalVisualizer')``)."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mmengine.dist import is_main_process
+from mmengine.structures import BaseDataElement
+from mmengine.visualization import Visualizer
+from numpy.typing import NDArray
+from PIL import Image
+
+from blip2.registry import VISUALIZERS
+from blip2.utils.suggest import did_you_mean
+
+from .caption import CaptionStyle, draw_caption
+
+# Backends of matplotlib that draw into files and open no window.
+_WINDOWLESS = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")
+
+
+@VISUALIZERS.register_module()
+class UniversalVisualizer(Visualizer):
+    """Draws what a model said about a picture; takes mmengine's arguments (``vis_backends``, ``save_dir`` …)."""
+
+    def visualize_image_caption(
+        self,
+        image: NDArray[np.uint8],
+        data_sample: BaseDataElement,
+        resize: int | tuple[int, int] | None = None,
+        text_cfg: Mapping[str, Any] | CaptionStyle | None = None,
+        show: bool = False,
+        wait_time: float = 0,
+        out_file: str | Path | None = None,
+        name: str = "",
+        step: int = 0,
+        *,
+        rescale_factor: float | None = None,
+        draw_score: bool = False,
+    ) -> NDArray[np.uint8]:
+        """Writes the caption on a strip below the picture.
+
+        Args:
+            image: H×W×3 uint8 in RGB order.
+            data_sample: holds ``pred_caption`` (a text or a list of texts), and ``pred_score`` if `draw_score`.
+            resize: the shorter edge in pixels, or (width, height), before drawing.
+            text_cfg: fields of `CaptionStyle`: ``font_size``, ``font``, ``color``, ``background``.
+            show: opens a window and waits.
+            wait_time: seconds that the window stays; 0 waits for the space key.
+            out_file: where to write the picture; folders are made. Without it the picture goes to ``vis_backends``.
+            name: the window's title and the backends' key.
+            step: the backends' step.
+            rescale_factor: scales the picture before drawing (an alternative to `resize`).
+            draw_score: writes the length-normalised log-probability behind each caption.
+
+        Returns:
+            The drawn picture, H'×W'×3 uint8 in RGB order.
+        """
+        captions, scores = _captions_of(data_sample, draw_score)
+        picture = _resized(_as_picture(image), resize, rescale_factor)
+        drawn = draw_caption(picture, captions, scores=scores, style=_style(text_cfg))
+        pixels = np.asarray(drawn)
+        if show:
+            self._check_window()
+            self.show(pixels, win_name=name or "caption", wait_time=wait_time)
+        if out_file is not None:
+            if is_main_process():
+                Path(out_file).parent.mkdir(parents=True, exist_ok=True)
+                drawn.save(out_file)
+        else:
+            # mmengine's local backend makes no folders, and loses a picture whose name has a slash without a word.
+            self.add_image(name.replace("/", "_") or "caption", pixels, step=step)
+        return pixels
+
+    def add_datasample(
+        self,
+        name: str,
+        image: NDArray[np.uint8],
+        data_sample: BaseDataElement | None = None,
+        draw_gt: bool = True,
+        draw_pred: bool = True,
+        show: bool = False,
+        wait_time: float = 0,
+        step: int = 0,
+        out_file: str | Path | None = None,
+    ) -> None:
+        """mmengine's common entry: draws the predicted caption of `data_sample` (ground truth is not drawn)."""
+        if data_sample is None or not draw_pred:
+            return
+        self.visualize_image_caption(
+            image, data_sample, show=show, wait_time=wait_time, out_file=out_file, name=name, step=step
+        )
+
+    @staticmethod
+    def _check_window() -> None:
+        import matplotlib.pyplot as plt
+
+        backend = plt.get_backend().lower()
+        if backend in _WINDOWLESS:
+            raise RuntimeError(
+                f"show=True needs a display, and matplotlib found none (its backend here is {backend!r}); "
+                "write the picture to a file instead: show_dir=... or out_file=..."
+            )
+
+
+def _captions_of(data_sample: BaseDataElement, with_scores: bool) -> tuple[list[str], list[float] | None]:
+    if "pred_caption" not in data_sample:
+        raise ValueError(f"the data sample has no pred_caption to draw; it holds: {sorted(data_sample.keys())}")
+    caption = data_sample.pred_caption
+    captions = [caption] if isinstance(caption, str) else list(caption)
+    if not with_scores or "pred_score" not in data_sample:
+        return captions, None
+    scores = np.atleast_1d(np.asarray(data_sample.pred_score, dtype=float)).tolist()
+    if len(scores) != len(captions):
+        raise ValueError(f"{len(captions)} captions, but {len(scores)} scores")
+    return captions, scores
+
+
+def _as_picture(image: NDArray[np.uint8]) -> Image.Image:
+    if not isinstance(image, np.ndarray) or image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        found = f"{image.dtype} {image.shape}" if isinstance(image, np.ndarray) else type(image).__name__
+        raise TypeError(f"image: wanted a uint8 array of H×W×3 in RGB order, got {found}")
+    return Image.fromarray(image)
+
+
+def _resized(picture: Image.Image, resize: int | tuple[int, int] | None, rescale_factor: float | None) -> Image.Image:
+    if resize is not None and rescale_factor is not None:
+        raise ValueError("resize and rescale_factor exclude each other: give one of them")
+    if resize is not None:
+        if isinstance(resize, int):
+            scale = resize / min(picture.size)
+            size = (round(picture.width * scale), round(picture.height * scale))
+        else:
+            size = (int(resize[0]), int(resize[1]))
+    elif rescale_factor is not None:
+        size = (round(picture.width * rescale_factor), round(picture.height * rescale_factor))
+    else:
+        return picture
+    if min(size) < 1:
+        raise ValueError(f"resize={resize}, rescale_factor={rescale_factor}: nothing would be left of {picture.size}")
+    return picture.resize(size, Image.Resampling.LANCZOS)
+
+
+def _style(text_cfg: Mapping[str, Any] | CaptionStyle | None) -> CaptionStyle:
+    if isinstance(text_cfg, CaptionStyle):
+        return text_cfg
+    text_cfg = dict(text_cfg or {})
+    valid = [field.name for field in dataclasses.fields(CaptionStyle)]
+    for key in text_cfg:
+        if key not in valid:
+            raise TypeError(f"text_cfg has no {key!r}.{did_you_mean(key, valid)} It knows: {', '.join(valid)}.")
+    return CaptionStyle(**text_cfg)
