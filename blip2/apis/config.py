@@ -31,7 +31,7 @@ CONFIG_SUFFIXES = (".py", ".json", ".yaml", ".yml")
 # The fields whose strings mmengine looks up in a registry.
 TYPE_KEYS = ("type", "constructor", "runner_type")
 
-# What the Runner, the hub and the configs of mmpretrain read at the top level.
+# What the Runner and the hub read at the top level.
 KNOWN_KEYS = frozenset(
     [
         "model",
@@ -62,13 +62,7 @@ KNOWN_KEYS = frozenset(
         "work_dir",
         "runner_type",
         "custom_imports",
-        "cfg",
         "strategy",
-        "train_pipeline",
-        "val_pipeline",
-        "test_pipeline",
-        "vis_backends",
-        "optimizer",
     ]
 )
 
@@ -271,6 +265,10 @@ def _package_folder(package: str) -> str:
 def _merge_options(cfg: Config, options: Mapping[str, Any], source: str) -> None:
     if not isinstance(options, Mapping):
         raise TypeError(f"cfg_options must be a dict of dotted keys, not {type(options).__name__}")
+    for key in options:
+        top = str(key).partition(".")[0]
+        if top not in KNOWN_KEYS and top not in cfg and (meant := _slip_of(top)):
+            raise ConfigError(f"cfg_options: unknown key {key!r}. Did you mean {meant!r}?")
     try:
         cfg.merge_from_dict(dict(options))
     except (KeyError, TypeError, AttributeError, ValueError) as error:
@@ -314,17 +312,21 @@ def _rewrite_field(key: str, value: Any, prefix: str) -> Any:
 
 def _check_top_level(cfg: Config, source: str) -> None:
     """A key that nothing reads but that nearly is one which something does must be a slip."""
-    for key in dict.keys(cfg._cfg_dict):
-        if key in KNOWN_KEYS or key.startswith("_"):
-            continue
-        close = nearest(key, KNOWN_KEYS, count=1, cutoff=0.85)
-        # `val_dataloader_2` is a variable of somebody's, `val_dataloders` is not.
-        if close and not re.match(rf"{close[0]}[_\d]|.*_{close[0]}$", key) and _differs_little(key, close[0]):
-            raise ConfigError(f"unknown top-level key {key!r} in {source}. Did you mean {close[0]!r}?")
+    keys = set(dict.keys(cfg._cfg_dict))
+    for key in sorted(keys - KNOWN_KEYS):
+        meant = _slip_of(key)
+        # `mode` beside `model` is somebody's variable; `val_dataloder` beside `val_dataloader` is not.
+        if meant and ("_" in meant or meant not in keys):
+            raise ConfigError(f"unknown top-level key {key!r} in {source}. Did you mean {meant!r}?")
 
 
-def _differs_little(key: str, known: str) -> bool:
-    return abs(len(key) - len(known)) <= max(1, len(known) // 6)
+def _slip_of(key: str) -> str | None:
+    """The known top-level key that `key` misspells, if it looks like one."""
+    close = nearest(key, KNOWN_KEYS, count=1, cutoff=0.8)
+    if key.startswith("_") or not close or abs(len(key) - len(close[0])) > max(1, len(close[0]) // 6):
+        return None
+    # A known key with something added, such as `val_dataloader_2`, is meant so.
+    return None if re.match(rf"{close[0]}[_\d]", key) else close[0]
 
 
 def _warn_second_to_last_block(cfg: Config, source: str) -> None:
