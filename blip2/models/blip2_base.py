@@ -16,7 +16,8 @@ class Blip2Base(BaseModel):
     """Image encoder, its layer norm, and the Q-Former with its queries (arXiv 2301.12597, section 3.1).
 
     Args:
-        vision_backbone: config or module; called with B×3×H×W, it returns outputs of which the last is B×N×Dv; has `embed_dims`.
+        vision_backbone: config or module; called with B×3×H×W, it returns outputs of which the last is B×N×Dv; has
+            `embed_dims`.
         multimodal_backbone: config or module of the Q-Former; has `hidden_size` and `num_query_token`.
         tokenizer: config, or a tokenizer with the methods of `LazyTokenizer`; read at first use.
         layer_norm_eps: of `ln_vision_backbone`: 1e-5 in mmpretrain and LAVIS, 1e-6 in Hugging Face.
@@ -66,7 +67,7 @@ class Blip2Base(BaseModel):
         return self
 
 
-def build_part(part: Mapping[str, Any] | nn.Module, **defaults: Any) -> nn.Module:
+def build_part(part: Mapping[str, Any] | nn.Module, **defaults: Any) -> Any:
     """A module from its config; `defaults` fill what the config leaves open. A ready module is returned as it is."""
     return part if isinstance(part, nn.Module) else MODELS.build({**defaults, **part})
 

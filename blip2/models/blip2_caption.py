@@ -206,8 +206,8 @@ class Blip2Caption(Blip2Base):
             return [captions]
         if not captions:
             raise ValueError(
-                f"the picture {sample.get('img_path', sample.get('image_id', '?'))} has no gt_caption to learn from: let PackInputs "
-                "pass it on (algorithm_keys=['gt_caption'])"
+                f"the picture {sample.get('img_path', sample.get('image_id', '?'))} has no gt_caption to learn from: "
+                "let PackInputs pass it on (algorithm_keys=['gt_caption'])"
             )
         count = len(captions) if self.captions_per_picture == "all" else min(self.captions_per_picture, len(captions))
         order = torch.randperm(len(captions))[:count].tolist() if self.training else range(count)
@@ -227,8 +227,8 @@ class Blip2Caption(Blip2Base):
             )
         if len(self.tokenizer) > self.text_backbone.vocab_size:
             raise ValueError(
-                f"{self.tokenizer!r} has {len(self.tokenizer)} tokens, the language model only {self.text_backbone.vocab_size}: "
-                "the two don't belong together"
+                f"{self.tokenizer!r} has {len(self.tokenizer)} tokens, the language model only "
+                f"{self.text_backbone.vocab_size}: the two don't belong together"
             )
         return self.tokenizer.encode(texts)
 

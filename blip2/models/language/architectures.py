@@ -77,8 +77,8 @@ def opt_config(name_or_path: str | Path | None = None, **overrides: Any) -> OPTC
         config = OPTConfig(hidden_size=width, num_hidden_layers=layers, num_attention_heads=heads, ffn_dim=4 * width)
     elif str(name_or_path) == "facebook/opt-350m":
         raise ValueError(
-            "facebook/opt-350m normalises after each block and projects its embeddings, which no BLIP-2 uses and OPTForCausalLM "
-            f"does not offer; choose one of {', '.join(_OPT_SIZES)}"
+            "facebook/opt-350m normalises after each block and projects its embeddings, which no BLIP-2 uses and "
+            f"OPTForCausalLM does not offer; choose one of {', '.join(_OPT_SIZES)}"
         )
     else:
         config = _read_opt_config(name_or_path)
@@ -100,7 +100,7 @@ def _read_opt_config(folder: str | Path) -> OPTConfig:
     width = sizes.get("hidden_size", OPTConfig.hidden_size)
     if values.get("word_embed_proj_dim", width) != width:
         raise ValueError(
-            f"{path}: word_embed_proj_dim={values['word_embed_proj_dim']} differs from hidden_size={width}, which OPTForCausalLM "
-            "does not offer"
+            f"{path}: word_embed_proj_dim={values['word_embed_proj_dim']} differs from hidden_size={width}, which "
+            "OPTForCausalLM does not offer"
         )
     return OPTConfig(**sizes)

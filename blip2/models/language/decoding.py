@@ -86,8 +86,8 @@ class GenerationConfig:
             raise ValueError(f"do_sample=True goes with num_beams=1, not {self.num_beams}: beams are not sampled")
         if not self.do_sample and self.num_return_sequences > self.num_beams:
             raise ValueError(
-                f"num_return_sequences={self.num_return_sequences} is more than num_beams={self.num_beams}: raise num_beams, or "
-                "set do_sample=True"
+                f"num_return_sequences={self.num_return_sequences} is more than num_beams={self.num_beams}: raise "
+                "num_beams, or set do_sample=True"
             )
 
 

@@ -127,9 +127,9 @@ class OPTModel(nn.Module):
 class OPTForCausalLM(nn.Module):
     """OPT with its language-model head, which is tied to the token embeddings.
 
-    Building reads no weights and touches no network: sizes come from the published name (``facebook/opt-2.7b``), from the
-    ``config.json`` of a local folder, or from the other arguments, which win. Weights are random until `load_pretrained` or a
-    checkpoint brings them.
+    Building reads no weights and touches no network: sizes come from the published name (``facebook/opt-2.7b``), from
+    the ``config.json`` of a local folder, or from the other arguments, which win. Weights are random until
+    `load_pretrained` or a checkpoint brings them.
 
     Args:
         name_or_path: published name, or folder with a ``config.json`` (a relative one may lie below the resources).
@@ -183,6 +183,8 @@ class OPTForCausalLM(nn.Module):
         self.model = OPTModel(decoder)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.tie_weights()
+        self.register_load_state_dict_pre_hook(_complete_tied)
+        self.register_load_state_dict_post_hook(_tie_again)
         self.reset_parameters(config.init_std)
 
     @property
@@ -220,7 +222,6 @@ class OPTForCausalLM(nn.Module):
         Raises FileNotFoundError where there are none, RuntimeError that names missing, unknown or misshapen keys.
         """
         load_opt_weights(self, folder)
-        self.tie_weights()
 
     def hidden_states(
         self,
@@ -231,8 +232,9 @@ class OPTForCausalLM(nn.Module):
     ) -> Tensor:
         """B×T×D embeddings to B×T×D states, of which `lm_head` makes logits.
 
-        `attention_mask` is B×T, non-zero at tokens and zero at padding on either side; or bool B×T×T, True where a query (row)
-        may look at a key (column), and then `position_ids` (B×T, from 0) must be given. Positions skip the padding.
+        `attention_mask` is B×T, non-zero at tokens and zero at padding on either side; or bool B×T×T, True where a
+        query (row) may look at a key (column), and then `position_ids` (B×T, from 0) must be given. Positions skip the
+        padding.
         """
         rows, length, _ = inputs_embeds.shape
         if position_ids is None:
@@ -284,16 +286,17 @@ class OPTForCausalLM(nn.Module):
     def check_length(self, length: int) -> None:
         if length > self.max_positions:
             raise ValueError(
-                f"{length} tokens (queries, prompt and new ones) exceed the {self.max_positions} positions of this language model; "
-                "shorten the text or max_txt_len, or build it with a larger max_position_embeddings"
+                f"{length} tokens (queries, prompt and new ones) exceed the {self.max_positions} positions of this "
+                "language model; shorten the text or max_txt_len, or build it with a larger max_position_embeddings"
             )
 
 
 class OPTDecodingState:
     """One OPT in the middle of a generation; see `generation.DecodingState`.
 
-    The K beams of a picture are fed as if they were K tokens of one sequence, with a mask that shows each only the prompt and its
-    own past. So the prompt's keys exist once, and a beam that changes its parent changes a row of that mask, not a cache.
+    The K beams of a picture are fed as if they were K tokens of one sequence, with a mask that shows each only the
+    prompt and its own past. So the prompt's keys exist once, and a beam that changes its parent changes a row of that
+    mask, not a cache.
     """
 
     def __init__(self, lm: OPTForCausalLM, cache: BeamCache) -> None:
@@ -324,8 +327,8 @@ def positions_of(attention_mask: Tensor) -> Tensor:
 def attention_pattern(attention_mask: Tensor | None) -> Tensor | None:
     """Who may look at whom, B×1×T×T bool, or None for the plain causal pattern.
 
-    Padding on the right needs no mask: nothing real comes after it. Padding elsewhere may look at itself, so that no row of the
-    softmax is empty; nothing real looks at padding.
+    Padding on the right needs no mask: nothing real comes after it. Padding elsewhere may look at itself, so that no
+    row of the softmax is empty; nothing real looks at padding.
     """
     if attention_mask is None:
         return None
@@ -340,25 +343,38 @@ def attention_pattern(attention_mask: Tensor | None) -> Tensor | None:
     return ((causal & real[:, None, :]) | itself)[:, None]
 
 
+def _complete_tied(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
+    # Many files hold the tied tensor once.
+    head, embeddings = f"{prefix}lm_head.weight", f"{prefix}model.decoder.embed_tokens.weight"
+    if head not in state_dict and embeddings in state_dict:
+        state_dict[head] = state_dict[embeddings]
+
+
+def _tie_again(module: OPTForCausalLM, _: object) -> None:
+    # `load_state_dict(assign=True)` replaces each name's parameter by one of its own.
+    module.tie_weights()
+
+
 def load_opt_weights(lm: OPTForCausalLM, folder: str | Path) -> None:
     """Copy a Hugging Face folder's tensors into `lm`, one shard in memory at a time."""
-    wanted = dict(lm.state_dict(keep_vars=True))
+    wanted = lm.state_dict()
     seen: set[str] = set()
     problems: list[str] = []
     on_meta = any(p.is_meta for p in lm.parameters())
     for shard in read_shards(folder):
         # Old files of the base model alone lack the leading `model.`.
-        state = {f"model.{key}" if key.startswith("decoder.") else key: value for key, value in shard.items()}
-        for key in list(state):
+        named = {f"model.{key}" if key.startswith("decoder.") else key: value for key, value in shard.items()}
+        state: dict[str, Tensor] = {}
+        for key, value in named.items():
             if key not in wanted:
                 problems.append(f"unknown key {key}")
-                del state[key]
-            elif state[key].shape != wanted[key].shape:
-                problems.append(f"{key} is {tuple(state[key].shape)}, wanted {tuple(wanted[key].shape)}")
-                del state[key]
+            elif value.shape != wanted[key].shape:
+                problems.append(f"{key} is {tuple(value.shape)}, wanted {tuple(wanted[key].shape)}")
+            else:
+                state[key] = value.to(wanted[key].dtype) if on_meta else value  # otherwise copied, and cast so
         lm.load_state_dict(state, strict=False, assign=on_meta)
-        seen.update(state)
-    missing = set(wanted) - seen - {"lm_head.weight"}  # tied, and left out of many files
+        seen.update(named)
+    missing = wanted.keys() - seen - {"lm_head.weight"}  # tied, and left out of many files
     problems += [f"missing key {key}" for key in sorted(missing)]
     if problems:
         shown = "; ".join(problems[:10]) + ("; …" if len(problems) > 10 else "")

@@ -43,8 +43,8 @@ class LazyTokenizer:
         folder = resolve_resource(self.name_or_path)
         if folder.is_dir() and not (folder / "tokenizer_config.json").is_file():
             raise FileNotFoundError(
-                f"{folder} has no tokenizer_config.json, without which special tokens (such as OPT's leading </s>) are lost; "
-                "save the tokenizer there with save_pretrained, or copy the file from where its vocabulary came from"
+                f"{folder} has no tokenizer_config.json, without which special tokens (such as OPT's leading </s>) are "
+                "lost; save the tokenizer there with save_pretrained, or copy the file from where its vocabulary is"
             )
         try:
             backend = self._load(transformers, str(folder) if folder.is_dir() else self.name_or_path)
@@ -62,9 +62,10 @@ class LazyTokenizer:
     def _not_found(self) -> str:
         name = self.name_or_path
         return (
-            f"the tokenizer {name!r} is no folder here and neither in the Hugging Face cache nor fetched from the hub. Fetch its "
-            f'files once where there is a network, with HF_HUB_OFFLINE unset: python -c "import transformers; '
-            f"transformers.{self.loader}.from_pretrained('{name}')\"; or give the path of a folder with the tokenizer's files"
+            f"the tokenizer {name!r} is no folder here, and neither in the Hugging Face cache nor on a hub in reach. "
+            "Fetch its files once where there is a network, with HF_HUB_OFFLINE unset: "
+            f"python -c \"import transformers; transformers.{self.loader}.from_pretrained('{name}')\"; "
+            "or give the path of a folder with the tokenizer's files"
         )
 
     def __len__(self) -> int:
