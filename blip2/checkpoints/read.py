@@ -84,9 +84,12 @@ def _load_torch_file(path: Path, map_location: str | torch.device) -> Any:
     # One class a name: torch tells them apart by identity.
     ignored: list[Callable | tuple[Callable, str]] = [(type("_Nothing", (_Nothing,), {}), name) for name in _IGNORED]
     try:
-        with safe_globals(ignored):
-            # Mapped into memory where the format allows it, so that a large file isn't held twice.
-            return torch.load(path, map_location=map_location, weights_only=True, mmap=zipfile.is_zipfile(path))
+        with safe_globals(ignored), path.open("rb") as file:
+            # Mapped into memory where the format allows it, so that a large file isn't held twice. torch trusts a
+            # name that ends in .safetensors, and maps only what has a name.
+            mappable = zipfile.is_zipfile(path) and path.suffix != ".safetensors"
+            source = path if mappable else file
+            return torch.load(source, map_location=map_location, weights_only=True, mmap=mappable)
     except pickle.UnpicklingError as error:
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         what = f"it asks for {refused[1]!r}" if refused else "it holds more than tensors, or is damaged"
