@@ -1,0 +1,93 @@
+"""Where a model computes, and in which precision."""
+
+from contextlib import AbstractContextManager, nullcontext
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import nn
+
+PRECISIONS: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+# Layers whose work is a matrix product or a look-up; norms keep fp32 weights.
+_MATMUL_LAYERS = (nn.Linear, nn.Conv2d, nn.Embedding)
+
+
+def precision_dtype(precision: str) -> torch.dtype | None:
+    """The type behind a precision's name; None for fp32, which needs no casting.
+
+    Raises:
+        ValueError: not one of 'fp32', 'bf16', 'fp16'.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision={precision!r} is not one of {', '.join(map(repr, PRECISIONS))}")
+    return PRECISIONS[precision]
+
+
+def pick_device(device: str | torch.device | None) -> torch.device:
+    """`device`, checked to exist; by default the first CUDA device, or the CPU where there is none.
+
+    Raises:
+        ValueError: no such device name, or a CUDA device that this machine does not have.
+    """
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        picked = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"device={device!r} is no device; try 'cpu', 'cuda' or 'cuda:1'") from error
+    if picked.type == "cuda" and (picked.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device={str(device)!r}: torch sees {torch.cuda.device_count()} CUDA devices here; "
+            "use device='cpu', or check the driver with `nvidia-smi`"
+        )
+    return picked
+
+
+def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
+    """Matrix products in `dtype` within the context; nothing changes for None."""
+    if dtype is None:
+        return nullcontext()
+    return torch.autocast(device.type, dtype=dtype)
+
+
+def store_weights_in(model: nn.Module, dtype: torch.dtype | None) -> None:
+    """Casts the weights of linear, convolution and embedding layers in place; tied weights stay tied."""
+    if dtype is None:
+        return
+    for layer in model.modules():
+        if isinstance(layer, _MATMUL_LAYERS):
+            for parameter in layer.parameters(recurse=False):
+                parameter.data = parameter.data.to(dtype)
+
+
+def spread_over_devices(
+    model: nn.Module, device_map: str | dict[str, Any], offload_folder: str | None = None
+) -> nn.Module:
+    """The model spread over devices by ``accelerate``, which is not among our dependencies.
+
+    Args:
+        model: a model on the CPU.
+        device_map: 'auto' (fills the devices in turn), or {module name: device}.
+        offload_folder: where weights go that `device_map` sends to 'disk'.
+
+    Raises:
+        ImportError: ``accelerate`` is not installed.
+    """
+    if find_spec("accelerate") is None:
+        raise ImportError(
+            "device_map needs the package accelerate: pip install accelerate (or give device=... instead)"
+        )
+    from accelerate import dispatch_model, infer_auto_device_map
+
+    if isinstance(device_map, str):
+        if device_map != "auto":
+            raise ValueError(f"device_map={device_map!r}: wanted 'auto' or a dict of module name to device")
+        device_map = infer_auto_device_map(model, no_split_module_classes=_unsplittable(model))
+    return dispatch_model(model, device_map=device_map, offload_dir=offload_folder)
+
+
+def _unsplittable(model: nn.Module) -> list[str]:
+    # A block adds its input to its output, so both must lie on one device: the items of a ModuleList stay whole.
+    lists = (module for module in model.modules() if isinstance(module, nn.ModuleList))
+    return sorted({type(block).__name__ for blocks in lists for block in blocks})
