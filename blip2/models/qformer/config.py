@@ -14,7 +14,7 @@ ACTIVATIONS = ("gelu", "relu", "silu")
 
 @dataclass(frozen=True)
 class QformerConfig:
-    """BERT's sizes, named as in its ``config.json``. The defaults are bert-base-uncased's and BLIP-2's word ``[DEC]``."""
+    """BERT's sizes, named as in its ``config.json``; by default bert-base-uncased's, with BLIP-2's word ``[DEC]``."""
 
     hidden_size: int = 768
     num_hidden_layers: int = 12

@@ -220,7 +220,7 @@ _TIED = (
 
 
 def _complete_tied(module: Qformer, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Load hook: a file may hold one tensor under one of its two names; where two values differ, the first name wins."""
+    """Load hook: a file may hold one tensor under one of its two names; if two values differ, the first name wins."""
     for first, second in ((prefix + first, prefix + second) for first, second in _TIED):
         if first in state_dict and second in state_dict:
             one, other = state_dict[first], state_dict[second]

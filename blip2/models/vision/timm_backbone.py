@@ -28,7 +28,6 @@ class TIMMBackbone(BaseModule):
         in_channels: channels of a picture.
         img_size: picture size to build for, when it is not the model's own; position embeddings are resized by timm.
         dynamic_img_size: take pictures of any size as they come (ViT models only).
-        drop_rate: dropout.
         drop_path_rate: stochastic depth.
         frozen: freeze all of it (no gradients, eval mode whatever `train()` says).
         init_cfg: mmengine's initialisation config; None leaves timm's own initialisation and weights as they are.
@@ -43,7 +42,6 @@ class TIMMBackbone(BaseModule):
         in_channels: int = 3,
         img_size: int | tuple[int, int] | None = None,
         dynamic_img_size: bool = False,
-        drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         frozen: bool = False,
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
@@ -51,8 +49,7 @@ class TIMMBackbone(BaseModule):
         super().__init__(init_cfg)
         if features_only:
             raise ValueError("features_only=True gives a pyramid of feature maps; BLIP-2 needs tokens: leave it False.")
-        options: dict[str, Any] = {"img_size": img_size, "dynamic_img_size": dynamic_img_size}
-        options |= {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
+        options = {"img_size": img_size, "dynamic_img_size": dynamic_img_size, "drop_path_rate": drop_path_rate}
         self.timm_model = _create(
             model_name,
             pretrained=pretrained,
