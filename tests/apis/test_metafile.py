@@ -1,0 +1,141 @@
+"""The metafiles and the pages that are generated from them."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import yaml
+
+from blip2.apis.metafile import MetafileError, metafiles, model_entries, read_metafile
+from blip2.utils.resources import resources_root
+
+SCRIPT = Path(__file__).parents[2] / ".dev_scripts" / "generate_model_pages.py"
+
+MODEL = {
+    "Name": "toy_caption",
+    "In Collection": "Toy",
+    "Metadata": {"Parameters": 12},
+    "Results": [
+        {"Task": "Image Caption", "Dataset": "A", "Metrics": {"CIDEr": 1.0}},
+        {"Task": "Image Caption", "Dataset": "B", "Metrics": {"CIDEr": 2.0}},
+    ],
+    "Weights": "configs/toy/toy.safetensors",
+    "Config": "configs/toy/toy.py",
+}
+
+
+def zoo(root, *models, collections=({"Name": "Toy"},)):
+    folder = root / "configs" / "toy"
+    folder.mkdir(parents=True)
+    (folder / "toy.py").write_text("model = dict()")
+    content = {"Collections": list(collections), "Models": list(models)}
+    (folder / "metafile.yml").write_text(yaml.safe_dump(content))
+    return root
+
+
+def generator():
+    spec = importlib.util.spec_from_file_location("generate_model_pages", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_published_caption_model_is_as_published():
+    entry = model_entries()["blip2-opt2.7b_3rdparty-zeroshot_caption"]
+    assert (entry.parameters, entry.parameters_built) == (3_770_465_152, 3_745_216_384)
+    assert entry.tasks == ("Image Caption",)
+    assert entry.results[0].metrics == {"BLEU-4": 32.9, "CIDEr": 111.1}
+    assert entry.weights.endswith("blip2-opt2.7b_3rdparty_pretrain_20230505-b51db4e1.pth")
+    assert entry.config == resources_root() / "configs/blip2/blip2-opt2.7b_8xb32_caption.py"
+
+
+def test_local_weights_lie_below_the_root_and_parameters_default_to_the_published(tmp_path):
+    entry = model_entries(zoo(tmp_path, MODEL))["toy_caption"]
+    assert entry.weights == str(tmp_path / "configs/toy/toy.safetensors")
+    assert entry.parameters_built == entry.parameters == 12
+    assert entry.tasks == ("Image Caption",)
+    assert [result.dataset for result in entry.results] == ["A", "B"]
+
+
+def test_what_a_caller_does_to_the_answer_is_not_kept(tmp_path):
+    root = zoo(tmp_path, MODEL)
+    model_entries(root).clear()
+    assert list(model_entries(root)) == ["toy_caption"]
+
+
+@pytest.mark.parametrize("field", ["Name", "Config", "In Collection"])
+def test_a_missing_field_is_named_with_file_and_model(field, tmp_path):
+    model = {key: value for key, value in MODEL.items() if key != field}
+    with pytest.raises(MetafileError, match=rf"metafile\.yml.*lacks the field '{field}'"):
+        model_entries(zoo(tmp_path, model))
+
+
+def test_a_config_that_does_not_exist_is_named(tmp_path):
+    with pytest.raises(MetafileError, match=r"toy_caption, 'configs/toy/gone\.py', does not exist"):
+        model_entries(zoo(tmp_path, {**MODEL, "Config": "configs/toy/gone.py"}))
+
+
+def test_a_name_given_twice_is_an_error(tmp_path):
+    with pytest.raises(MetafileError, match="both name a model 'toy_caption'"):
+        model_entries(zoo(tmp_path, MODEL, MODEL))
+
+
+@pytest.mark.parametrize("text", ["Models: [", "- 1", "Models: 3"])
+def test_a_file_that_is_no_metafile_is_named(text, tmp_path):
+    path = tmp_path / "metafile.yml"
+    path.write_text(text)
+    with pytest.raises(MetafileError, match=r"metafile\.yml"):
+        read_metafile(path)
+
+
+def test_every_entry_belongs_to_a_collection_of_its_metafile():
+    for path in metafiles():
+        content = read_metafile(path)
+        names = {collection["Name"] for collection in content["Collections"]}
+        assert {model["In Collection"] for model in content["Models"]} <= names
+
+
+# ----- generated pages -----
+
+
+def test_model_cards_and_index_are_up_to_date():
+    for path, text in generator().pages().items():
+        stale = f"{path} is out of date: run python .dev_scripts/generate_model_pages.py"
+        assert path.is_file() and path.read_text(encoding="utf-8") == text, stale
+
+
+def test_the_index_names_every_metafile():
+    index = yaml.safe_load((resources_root() / "model-index.yml").read_text(encoding="utf-8"))
+    assert [resources_root() / path for path in index["Import"]] == metafiles()
+
+
+def test_a_card_has_the_parts_of_upstreams_form():
+    text = (resources_root() / "configs/blip2/README.md").read_text(encoding="utf-8")
+    parts = [
+        "# BLIP-2",
+        "## How to use it",
+        "python tools/test.py",
+        "## Models and results",
+        "converted",
+        "## Citation",
+    ]
+    positions = [text.find(part) for part in parts]
+    assert -1 not in positions and positions == sorted(positions)
+    for fact in ("3770.47", "3745.22", "32.90", "111.10", "b51db4e1.pth", "25,248,768"):
+        assert fact in text
+
+
+def test_a_card_of_a_model_of_our_own_claims_no_conversion(tmp_path):
+    module = generator()
+    root = zoo(tmp_path, MODEL)
+    (text,) = (text for path, text in module.pages(root).items() if path.name == "README.md")
+    assert "converted" not in text and "load_from" not in text
+    assert "python tools/test.py configs/toy/toy.py configs/toy/toy.safetensors" in text
+    assert "### Image Caption on B" in text and "[model](toy.safetensors)" in text
+
+
+def test_python_in_the_cards_is_valid():
+    for path in metafiles():
+        card = (path.parent / "README.md").read_text(encoding="utf-8")
+        for block in card.split("```python\n")[1:]:
+            compile(block.split("```")[0], str(path), "exec")
