@@ -1,7 +1,7 @@
 """Metrics of predictions against ground truth."""
 
-from .caption_scores import caption_scores
 from .coco_caption import COCOCaption
 from .gathered import GatheredMetric
+from .scorers import caption_scores
 
 __all__ = ["COCOCaption", "GatheredMetric", "caption_scores"]

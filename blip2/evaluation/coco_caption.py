@@ -6,9 +6,9 @@ from typing import Any
 
 from mmengine.logging import print_log
 
-from blip2.evaluation.caption_scores import METRIC_NAMES, SPICE_HINT, caption_scores, select_metrics
 from blip2.evaluation.gathered import GatheredMetric
 from blip2.evaluation.java import find_java
+from blip2.evaluation.scorers import METRIC_NAMES, SPICE_HINT, caption_scores, select_metrics
 from blip2.registry import METRICS
 from blip2.utils.annotations import group_by_image, normalise_image_id, read_captions
 from blip2.utils.errors import AnnotationError

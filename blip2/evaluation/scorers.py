@@ -4,6 +4,7 @@ downloads."""
 import logging
 import subprocess
 from collections.abc import Hashable, Mapping, Sequence
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeVar
@@ -94,7 +95,8 @@ def caption_scores(
 def ptb_tokenize(captions: Sequence[str], java: Path) -> list[str]:
     """Each caption lower-cased, cut to words by Stanford's tokenizer, without punctuation, joined by single spaces.
 
-    The same program and the same punctuation list as pycocoevalcap's ``PTBTokenizer``, which however writes a file into
+    Brackets stay, as ``-lrb-`` and ``-rrb-``, because the list of punctuation has them in capitals.
+    The same program and the same list as pycocoevalcap's ``PTBTokenizer``, which however writes a file into
     its own package (often read-only), and counts any line separator inside a caption (a carriage return, U+2028 …) as
     the end of it, so that all later captions shift by one. Here white space is made plain first and the text goes
     through a pipe.
@@ -169,6 +171,8 @@ def _meteor(gts: _Tokens, res: _Tokens, java: Path) -> dict[str, float]:
         return {"METEOR": float(meteor.compute_score(gts, res)[0])}
     except (ValueError, OSError) as error:
         process.kill()
+        with suppress(OSError):
+            process.stdin.close()
         words = process.stderr.read().decode("utf-8", "replace").strip()[-500:]
         raise RuntimeError(f"METEOR failed ({error}): {words}. It needs 2 GB of memory") from error
     finally:
