@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 from blip2.cli.caption_output import Failure, Writer, open_writer
 from blip2.utils.errors import MissingImageError
 from blip2.utils.pictures import find_pictures, is_url
+from blip2.utils.resources import resolve_resource
 
 # What needs torch is imported once the arguments have proved sound.
 if TYPE_CHECKING:
-    from rich.progress import Progress
-
     from blip2.apis.inferencers import ImageCaptionInferencer
 
 DEFAULT_MODEL = "blip2-tiny_shapes-caption"
@@ -100,7 +99,9 @@ def _collect(paths: list[str], recursive: bool) -> tuple[list[str], list[Failure
     """The pictures that `paths` name, and the paths that name none."""
     inputs: list[str] = []
     failures: list[Failure] = []
-    for path in paths:
+    for name in paths:
+        # The demo pictures of an installed package are found from anywhere.
+        path = name if is_url(name) else str(resolve_resource(name))
         if is_url(path) or Path(path).is_file():
             inputs.append(path)
         elif Path(path).is_dir():
@@ -148,26 +149,36 @@ def _caption(
     args: argparse.Namespace, inferencer: "ImageCaptionInferencer", inputs: list[str], writer: Writer
 ) -> list[Failure]:
     """Captions `inputs` into `writer`; returns the pictures that failed."""
+    import torch
+
     failures = []
-    with _progress(len(inputs)) as progress:
-        task = progress.add_task("captioning", total=len(inputs)) if progress else None
-        for prediction in inferencer.stream(inputs, args.batch_size, num_workers=2, **_call_options(args)):
+    with _progress(len(inputs)) as advance:
+        predictions = inferencer.stream(inputs, args.batch_size, num_workers=2, **_call_options(args))
+        while True:
+            try:
+                prediction = next(predictions, None)
+            except torch.OutOfMemoryError as error:
+                raise _UsageError(f"out of memory; try a smaller --batch-size or --precision bf16\n{error}") from error
+            except (ValueError, OSError) as error:  # pictures' errors come as predictions; these concern all of them
+                raise _UsageError(str(error)) from error
+            if prediction is None:
+                return failures
             if prediction.data_sample is None:
-                failure = Failure(prediction.name, str(prediction.error))
-                failures.append(failure)
-                writer.fail(failure)
+                failures.append(Failure(prediction.name, str(prediction.error)))
+                writer.fail(failures[-1])
             else:
                 writer.add(prediction.name, **inferencer.pack(prediction.data_sample))
-            if progress and task is not None:
-                progress.advance(task)
-    return failures
+            advance()
 
 
 @contextmanager
-def _progress(total: int) -> "Iterator[Progress | None]":
-    """A bar with rate and time left on stderr if that is a terminal and there is something to wait for."""
+def _progress(total: int) -> Iterator[Callable[[], None]]:
+    """A bar with rate and time left on stderr if that is a terminal and there is something to wait for.
+
+    Hands out what moves it on by one picture.
+    """
     if total < 2 or not sys.stderr.isatty():
-        yield None
+        yield lambda: None
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -182,7 +193,8 @@ def _progress(total: int) -> "Iterator[Progress | None]":
     # Captions go above the bar when both share a terminal; a redirected stdout is left alone.
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, redirect_stdout=sys.stdout.isatty()) as progress:
-        yield progress
+        task = progress.add_task("captioning", total=total)
+        yield lambda: progress.advance(task)
 
 
 def _rate_column() -> Any:

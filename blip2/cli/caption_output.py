@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -36,8 +36,8 @@ class Writer:
     def fail(self, failure: Failure) -> None:
         """A picture without caption."""
 
-    def close(self) -> None:
-        """Writes what was kept back."""
+    def close(self, complete: bool = True) -> None:
+        """Writes what was kept back; `complete` says whether the command came to its end."""
 
 
 class JsonLinesWriter(Writer):
@@ -64,7 +64,9 @@ class JsonWriter(JsonLinesWriter):
     def record(self, entry: dict[str, Any]) -> None:
         self.entries.append(entry)
 
-    def close(self) -> None:
+    def close(self, complete: bool = True) -> None:
+        if not self.entries and not complete:
+            return  # an error alone shall not look like an empty result
         json.dump(self.entries, self.stream, ensure_ascii=False, indent=2)
         print(file=self.stream, flush=True)
 
@@ -84,15 +86,16 @@ def open_writer(out: str | None, *, json: bool = False, jsonl: bool = False) -> 
         kind = JsonWriter
     else:
         kind = Writer
-    if out is None:
-        stream, owned = sys.stdout, False
-    else:
-        Path(out).parent.mkdir(parents=True, exist_ok=True)
-        stream, owned = open(out, "w", encoding="utf-8"), True  # noqa: SIM115 (closed below)
-    writer = kind(stream)
-    try:
-        yield writer
-    finally:
+    with ExitStack() as stack:
+        if out is None:
+            stream: TextIO = sys.stdout
+        else:
+            Path(out).parent.mkdir(parents=True, exist_ok=True)
+            stream = stack.enter_context(open(out, "w", encoding="utf-8"))
+        writer = kind(stream)
+        try:
+            yield writer
+        except BaseException:
+            writer.close(complete=False)
+            raise
         writer.close()
-        if owned:
-            stream.close()

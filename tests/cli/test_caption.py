@@ -98,7 +98,7 @@ def test_out_chooses_the_form_by_its_suffix(pictures, toy, tmp_path, capsys, nam
     if name.endswith(".json"):
         assert len(json.loads(text)) == 3
     elif name.endswith(".jsonl"):
-        assert [json.loads(line)["caption"] for line in text.splitlines()][0] == "1 0 0"
+        assert json.loads(text.splitlines()[0])["caption"] == "1 0 0"
     else:
         assert text.splitlines()[0].endswith("p1.png: 1 0 0")
 
@@ -178,6 +178,32 @@ def test_default_model_comes_with_a_word_about_what_it_knows(pictures, monkeypat
     first, second = err.splitlines()
     assert command.DEFAULT_MODEL in first and "drawn scenes only" in first and command.PUBLISHED_MODEL in first
     assert "stopped here" in second
+
+
+@pytest.mark.parametrize("form", ["--json", "--jsonl"])
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (ValueError("num_captions=9 is more than num_beams=5"), "num_captions=9"),
+        (FileNotFoundError("the tokenizer 'x' is no folder here"), "the tokenizer 'x'"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "smaller --batch-size"),
+    ],
+)
+def test_error_of_the_model_itself_ends_with_its_text(pictures, toy, monkeypatch, capsys, form, error, said) -> None:
+    def fail(self, *args, **kwargs):
+        raise error
+
+    monkeypatch.setattr("blip2.apis.inferencers.ImageCaptionInferencer.forward", fail)
+    assert said in usage_error([str(pictures), form, *toy], capsys)
+
+
+def test_demo_of_the_installed_package_is_found_from_anywhere(pictures, toy, tmp_path, monkeypatch, capsys) -> None:
+    (tmp_path / "demo").symlink_to(pictures)
+    monkeypatch.setattr("blip2.utils.resources.resources_root", lambda: tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert main(["caption", "demo/p2.png", *toy]) == 0
+    assert capsys.readouterr().out.endswith("p2.png: 2 0 0\n")
 
 
 def run(arguments: list[str], **kwargs) -> subprocess.Popen:
