@@ -5,8 +5,10 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from mmengine.dataset import ConcatDataset, RepeatDataset
-from mmengine.registry import FUNCTIONS
+from mmengine.registry import DATASETS as ROOT_DATASETS
+from mmengine.registry import FUNCTIONS, DefaultScope
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -18,6 +20,7 @@ from blip2.datasets import (
     pseudo_collate_skipping_bad,
     set_skip_bad_images,
 )
+from blip2.datasets.transforms import LoadImageFromFile
 from blip2.registry import DATASETS
 from blip2.utils.annotations import normalise_image_id, read_captions
 from blip2.utils.errors import AnnotationError, ImageError, MissingAnnotationError, MissingImageError
@@ -58,6 +61,23 @@ def test_karpathy_form_with_a_list_of_captions(write):
     assert sample["inputs"].shape == (3, 16, 16)
     assert sample["data_samples"].image_id == 139
     assert sample["data_samples"].gt_caption == ["first of 139", "second of 139"]
+
+
+def test_mmpretrains_training_pipeline_builds_from_mmengines_root_in_our_scope(write):
+    pipeline = [
+        {"type": "LoadImageFromFile"},
+        {"type": "RandomResizedCrop", "scale": 384, "interpolation": "bicubic", "backend": "pillow"},
+        {"type": "RandomFlip", "prob": 0.5, "direction": "horizontal"},
+        {"type": "CleanCaption", "keys": "gt_caption"},
+        {"type": "PackInputs", "algorithm_keys": ["gt_caption"], "meta_keys": ["image_id"]},
+    ]
+    entries = [{"image": NAME(7), "caption": "A man, riding.", "image_id": "coco_7"}]
+    with DefaultScope.overwrite_default_scope("blip2"):
+        dataset = ROOT_DATASETS.build({"type": "COCOCaption", **write(entries), "pipeline": pipeline})
+    assert isinstance(dataset, COCOCaption) and isinstance(dataset.pipeline.transforms[0], LoadImageFromFile)
+    sample = dataset[0]
+    assert sample["inputs"].shape == (3, 384, 384) and sample["inputs"].dtype == torch.uint8
+    assert sample["data_samples"].gt_caption == "a man riding" and sample["data_samples"].image_id == 7
 
 
 def test_karpathy_training_form_has_a_sample_for_each_caption(write):
