@@ -59,16 +59,20 @@ class MultiModalDataPreprocessor(BaseDataPreprocessor):
             if len(mean) != len(std) or len(mean) not in (1, 3) or min(std) <= 0:
                 raise ValueError(f"mean and std must have 1 or 3 values each, std above 0; got mean={mean}, std={std}.")
             self._statistics = tuple(map(float, mean)), tuple(map(float, std))
-            self.register_buffer("mean", torch.tensor(self._statistics[0]).view(-1, 1, 1), persistent=False)
-            self.register_buffer("std", torch.tensor(self._statistics[1]).view(-1, 1, 1), persistent=False)
+            # On the CPU even when a model is built on the meta device: no checkpoint would fill them in.
+            self._set_statistics(torch.device("cpu"))
+
+    def _set_statistics(self, device: torch.device) -> None:
+        assert self._statistics is not None
+        for name, values in zip(("mean", "std"), self._statistics, strict=True):
+            self.register_buffer(name, torch.tensor(values, device=device).view(-1, 1, 1), persistent=False)
 
     def _apply(self, fn: Callable[..., Any], recurse: bool = True) -> "MultiModalDataPreprocessor":
         # `model.half()` would round mean and std, `model.to_empty()` leave them undefined: only the device may change.
         super()._apply(fn, recurse)
         if self._statistics is not None:
-            device = self.mean.device
-            self.mean = torch.tensor(self._statistics[0], device=device).view(-1, 1, 1)
-            self.std = torch.tensor(self._statistics[1], device=device).view(-1, 1, 1)
+            self._device = self.mean.device  # also when a module around this one is moved
+            self._set_statistics(self._device)
         return self
 
     def forward(self, data: Mapping[str, Any], training: bool = False) -> dict[str, Any]:

@@ -105,12 +105,16 @@ def test_half_precision_of_the_model_leaves_the_statistics_exact():
     assert torch.equal(module.half()(inputs)["images"], expected)
     with torch.device("meta"):
         built = preprocessor()
+    assert torch.equal(built(inputs)["images"], expected)
     assert torch.equal(built.to_empty(device="cpu")(inputs)["images"], expected)
     assert module.state_dict() == {}
 
 
 def test_moves_to_its_device():
     module = preprocessor().to("meta")
+    assert module({"inputs": [picture()]})["images"].is_meta
+    module = preprocessor()
+    torch.nn.Sequential(module).to("meta")
     assert module({"inputs": [picture()]})["images"].is_meta
 
 
