@@ -1,0 +1,52 @@
+"""mmpretrain 1.2's own BLIP-2 configs, as they are.
+
+They are not kept here. To run this file unpack mmpretrain's wheel somewhere and name its folder of configs:
+`pip download --no-deps mmpretrain==1.2.0 && unzip mmpretrain-*.whl -d mmpretrain` and
+`MMPRETRAIN_CONFIGS=mmpretrain/mmpretrain/.mim/configs pytest tests/apis/test_upstream_configs.py`.
+"""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from blip2.apis.config import load_config
+from blip2.registry import MODELS
+
+CONFIGS = os.environ.get("MMPRETRAIN_CONFIGS", "")
+CAPTION = "blip2-opt2.7b_8xb32_caption.py"
+NAMES = [CAPTION, "blip2-opt2.7b_8xb16_vqa.py", "blip2-opt2.7b_8xb16_gqa.py", "blip2_8xb32_retrieval.py"]
+
+pytestmark = pytest.mark.skipif(not CONFIGS, reason="MMPRETRAIN_CONFIGS does not name mmpretrain's configs")
+
+
+@pytest.mark.filterwarnings("ignore:.*out_indices=-2")
+@pytest.mark.parametrize("name", NAMES)
+def test_upstreams_config_parses_into_our_scope(name):
+    config = load_config(Path(CONFIGS) / "blip2" / name)
+    assert config.default_scope == "blip2"
+    assert config.model.type.startswith("Blip2")
+    assert "mmpretrain" not in str(config.to_dict())
+
+
+@pytest.mark.filterwarnings("ignore:.*out_indices=-2")
+def test_upstreams_caption_config_differs_from_ours_only_where_we_say_so():
+    theirs, ours = load_config(Path(CONFIGS) / "blip2" / CAPTION), load_config(f"blip2/{CAPTION}")
+    assert theirs.model.vision_backbone.pop("out_indices") == -2
+    assert ours.model.vision_backbone.pop("out_indices") == -1
+    assert theirs.model.to_dict() == ours.model.to_dict()
+    for key in ("test_dataloader", "test_evaluator", "test_pipeline", "default_hooks", "visualizer", "env_cfg"):
+        left, right = theirs[key], ours[key]
+        if key == "test_dataloader":
+            left.pop("num_workers"), right.pop("num_workers")
+        assert left == right, key
+
+
+def test_upstreams_caption_model_builds_with_its_literal_meaning():
+    with pytest.warns(UserWarning, match="38th block"):
+        config = load_config(Path(CONFIGS) / "blip2" / CAPTION)
+    with torch.device("meta"):
+        model = MODELS.build(config.model)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 3_745_216_384
+    assert tuple(model.vision_backbone.out_indices) == (37,)
