@@ -98,8 +98,7 @@ def language_model_folder(name_or_path: str | Path) -> Path:
     if not _HUB_NAME.fullmatch(name):
         raise CheckpointError(f"language model {name!r} is neither a folder nor a name like 'facebook/opt-2.7b'")
     # Imported late: the hub's client costs a tenth of a second, and the small model never needs it.
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    import huggingface_hub
 
     attempts = [(True, pattern) for pattern in _WEIGHT_PATTERNS]
     if not is_offline():
@@ -108,10 +107,10 @@ def language_model_folder(name_or_path: str | Path) -> Path:
     for local_only, pattern in attempts:
         try:
             patterns = ["config.json", pattern]
-            folder = Path(snapshot_download(name, allow_patterns=patterns, local_files_only=local_only))
-        except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+            folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, local_files_only=local_only))
+        except Exception as error:  # the client's errors and those of its network library share no nearer parent
             if not local_only:
-                reason = str(error).strip().splitlines()[0]
+                reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
             continue
         if any(folder.glob(pattern)):
             return folder

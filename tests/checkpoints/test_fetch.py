@@ -127,6 +127,47 @@ def test_a_language_model_that_is_not_here_names_the_command(monkeypatch):
         language_model_folder("nobody/no-such-opt")
 
 
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """Hugging Face's client with one model, which has a .bin file only; notes what it was asked for."""
+    asked = []
+
+    def snapshot_download(name, *, allow_patterns, local_files_only):
+        asked.append((allow_patterns[-1], local_files_only))
+        folder = tmp_path / "snapshot"
+        if local_files_only and not folder.is_dir():
+            raise FileNotFoundError("not in the cache")
+        if name != "org/opt":
+            raise ConnectionError("no route to the hub\nand more")
+        folder.mkdir(exist_ok=True)
+        if allow_patterns[-1].startswith("pytorch_model") and not local_files_only:
+            (folder / "pytorch_model.bin").touch()
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    return asked
+
+
+def test_a_language_model_is_fetched_once_in_the_form_that_exists(hub, tmp_path):
+    assert language_model_folder("org/opt") == tmp_path / "snapshot"
+    assert [local for _, local in hub] == [True, True, False, False]
+    hub.clear()
+    assert language_model_folder("org/opt") == tmp_path / "snapshot"
+    assert all(local for _, local in hub)
+
+
+def test_offline_only_the_cache_is_asked(hub, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(CheckpointError, match="switched off"):
+        language_model_folder("org/opt")
+    assert all(local for _, local in hub)
+
+
+def test_a_failed_fetch_of_a_language_model_gives_the_reason(hub):
+    with pytest.raises(CheckpointError, match=r"ConnectionError: no route to the hub\. On a machine"):
+        language_model_folder("org/other")
+
+
 def test_a_language_model_that_is_neither_folder_nor_name_is_refused():
     with pytest.raises(CheckpointError, match="neither a folder nor a name"):
         language_model_folder("some/folder/that/is/gone")
