@@ -151,7 +151,7 @@ def _caption(
     """Captions `inputs` into `writer`; returns the pictures that failed."""
     import torch
 
-    failures = []
+    failures: list[Failure] = []
     with _progress(len(inputs)) as advance:
         predictions = inferencer.stream(inputs, args.batch_size, num_workers=2, **_call_options(args))
         while True:

@@ -8,8 +8,7 @@ from blip2.datasets.caption import CaptionDataset
 from blip2.registry import DATASETS
 from blip2.utils.annotations import CaptionEntry, read_captions
 from blip2.utils.errors import AnnotationError
-
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".ppm", ".jp2", ".avif")
+from blip2.utils.pictures import PICTURE_SUFFIXES
 
 
 @DATASETS.register_module()
@@ -62,9 +61,9 @@ def list_images(folder: str | Path) -> list[Path]:
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         visible = (name for name in names if not name.startswith("."))
-        found += [Path(parent, name) for name in visible if name.lower().endswith(IMAGE_SUFFIXES)]
+        found += [Path(parent, name) for name in visible if name.lower().endswith(PICTURE_SUFFIXES)]
     if not found:
-        raise AnnotationError(f"there is no picture in the folder {folder}; looked for {', '.join(IMAGE_SUFFIXES)}")
+        raise AnnotationError(f"there is no picture in the folder {folder}; looked for {', '.join(PICTURE_SUFFIXES)}")
     return sorted(found)
 
 
