@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlparse
 
 from torch.hub import download_url_to_file
 
-from blip2.checkpoints.read import CheckpointError
+from blip2.checkpoints.read import CheckpointError, first_line
 from blip2.utils.resources import resolve_resource
 
 # OpenMMLab's and torch's convention: the first eight hex digits of the content's SHA-256 end the file's name.
@@ -110,7 +110,7 @@ def language_model_folder(name_or_path: str | Path) -> Path:
             folder = Path(huggingface_hub.snapshot_download(name, allow_patterns=patterns, local_files_only=local_only))
         except Exception as error:  # the client's errors and those of its network library share no nearer parent
             if not local_only:
-                reason = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+                reason = f"{type(error).__name__}: {first_line(error)}"
             continue
         if any(folder.glob(pattern)):
             return folder

@@ -99,10 +99,11 @@ def _load_torch_file(path: Path, map_location: str | torch.device) -> Any:
             "and load that file."
         ) from error
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{_damaged(path)} ({_first_line(error)})") from error
+        raise CheckpointError(f"{_damaged(path)} ({first_line(error)})") from error
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text, or its type when it has none."""
     text = str(error).strip()
     return text.splitlines()[0] if text else type(error).__name__
 
