@@ -7,6 +7,7 @@ The way of a bad picture, once `set_skip_bad_images` (or the dataset's argument 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from mmengine.dataset.utils import pseudo_collate
@@ -44,20 +45,27 @@ def pseudo_collate_skipping_bad(data_batch: Sequence[Any]) -> dict[str, Any]:
 
 
 def set_skip_bad_images(dataset: Any, skip: bool = True) -> None:
-    """Set ``skip_bad_images`` of `dataset`, or of each dataset that a wrapper (concatenation, repetition) holds.
+    """Set ``skip_bad_images`` of a dataset or of its config, or of each one that a wrapper (concatenation …) holds.
 
-    To be called before the data loader starts its workers.
+    In the config it also keeps the dataset from refusing missing pictures when it is built. On a built dataset it is to
+    be called before the data loader starts its workers.
 
     Raises:
         TypeError: a dataset does not know how to skip.
     """
-    inner = getattr(dataset, "datasets", None) or [d for d in [getattr(dataset, "dataset", None)] if d is not None]
+    is_config = isinstance(dataset, dict)
+    get = dataset.get if is_config else partial(getattr, dataset)
+    inner = [child for child in (*(get("datasets", None) or ()), get("dataset", None)) if child is not None]
     for child in inner:
         set_skip_bad_images(child, skip)
-    if not inner:
-        if not hasattr(dataset, "skip_bad_images"):
-            raise TypeError(
-                f"{type(dataset).__name__} cannot skip bad pictures: it has no attribute `skip_bad_images`; "
-                "inherit from blip2.datasets.BaseImageDataset"
-            )
+    if inner:
+        return
+    if is_config:
+        dataset["skip_bad_images"] = skip
+    elif hasattr(dataset, "skip_bad_images"):
         dataset.skip_bad_images = skip
+    else:
+        raise TypeError(
+            f"{type(dataset).__name__} cannot skip bad pictures: it has no attribute `skip_bad_images`; "
+            "inherit from blip2.datasets.BaseImageDataset"
+        )

@@ -265,6 +265,16 @@ def test_skipping_reaches_the_datasets_inside_wrappers(with_bad_pictures):
         set_skip_bad_images([])
 
 
+def test_skipping_can_be_set_in_a_config_before_the_dataset_is_built(with_bad_pictures):
+    config = {"type": "blip2.COCOCaption", **with_bad_pictures, "check_images": True}
+    with pytest.raises(MissingImageError, match="1 picture"):
+        DATASETS.build(dict(config))
+    wrapped = {"type": "ConcatDataset", "datasets": [config]}
+    set_skip_bad_images(wrapped)
+    dataset = DATASETS.build(wrapped)
+    assert isinstance(dataset[3], BadImage) and isinstance(dataset[1], BadImage)
+
+
 def test_unexpected_error_of_a_transform_is_not_taken_for_a_bad_picture(write):
     def broken(results):
         raise RuntimeError("bug")
