@@ -4,7 +4,7 @@ from . import transforms
 from .bad_images import BadImage, pseudo_collate_skipping_bad, set_skip_bad_images
 from .base import BaseImageDataset
 from .caption import CaptionDataset, COCOCaption
-from .image_text import ImageTextDataset, list_images
+from .image_text import ImageTextDataset
 
 __all__ = [
     "BadImage",
@@ -12,7 +12,6 @@ __all__ = [
     "COCOCaption",
     "CaptionDataset",
     "ImageTextDataset",
-    "list_images",
     "pseudo_collate_skipping_bad",
     "set_skip_bad_images",
     "transforms",

@@ -1,6 +1,5 @@
 """One's own pictures, with captions or without."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +7,15 @@ from blip2.datasets.caption import CaptionDataset
 from blip2.registry import DATASETS
 from blip2.utils.annotations import CaptionEntry, read_captions
 from blip2.utils.errors import AnnotationError
-from blip2.utils.pictures import PICTURE_SUFFIXES
+from blip2.utils.pictures import find_pictures
 
 
 @DATASETS.register_module()
 class ImageTextDataset(CaptionDataset):
     """Pictures named by a table (``.csv``, ``.tsv``, ``.jsonl``, ``.json``), or all pictures of a folder.
 
-    Without `ann_file` every picture below the folder ``data_root/data_prefix`` is a sample, sorted by path; the lines
-    of a text file beside it (``x.jpg``, ``x.txt``) are its captions, if there is one.
+    Without `ann_file` every picture below the folder ``data_root/data_prefix`` is a sample, in natural order of the
+    paths; the lines of a text file beside it (``x.jpg``, ``x.txt``) are its captions, if there is one.
     The ``image_id`` of a picture is the table's, or else its path as the table has it or below the folder, with '/'.
 
     Args:
@@ -45,31 +44,14 @@ class ImageTextDataset(CaptionDataset):
             raise AnnotationError(
                 "ImageTextDataset needs an ann_file, or a folder of pictures as data_root or data_prefix"
             )
+        if not Path(folder).is_dir():
+            raise AnnotationError(f"there is no folder {folder!r}; check data_root and data_prefix")
         return _folder_entries(Path(folder))
-
-
-def list_images(folder: str | Path) -> list[Path]:
-    """The picture files below `folder`, sorted by path; hidden files and folders are passed over.
-
-    Raises:
-        AnnotationError: there is no such folder, or no picture in it.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise AnnotationError(f"there is no folder {folder}; check data_root and data_prefix")
-    found = []
-    for parent, folders, names in os.walk(folder):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        visible = (name for name in names if not name.startswith("."))
-        found += [Path(parent, name) for name in visible if name.lower().endswith(PICTURE_SUFFIXES)]
-    if not found:
-        raise AnnotationError(f"there is no picture in the folder {folder}; looked for {', '.join(PICTURE_SUFFIXES)}")
-    return sorted(found)
 
 
 def _folder_entries(folder: Path) -> list[CaptionEntry]:
     entries = []
-    for path in list_images(folder):
+    for path in find_pictures(folder, recursive=True):
         name = path.relative_to(folder).as_posix()
         entries.append(CaptionEntry(name, name, _read_text_beside(path)))
     return entries

@@ -24,7 +24,9 @@ def find_pictures(folder: Path, *, recursive: bool = False) -> list[Path]:
     found = [
         path
         for path in walk
-        if path.suffix.lower() in PICTURE_SUFFIXES and path.is_file() and not path.name.startswith(".")
+        if path.suffix.lower() in PICTURE_SUFFIXES
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
     if not found:
         deeper = "" if recursive else "; its subfolders were not looked into"
