@@ -1,7 +1,7 @@
 """Datasets of pictures with text, and the transforms of their pipelines."""
 
 from . import transforms
-from .bad_images import BadImage, pseudo_collate_skipping_bad, set_skip_bad_images
+from .bad_images import BadImage, set_skip_bad_images
 from .base import BaseImageDataset
 from .caption import CaptionDataset, COCOCaption
 from .image_text import ImageTextDataset
@@ -12,7 +12,6 @@ __all__ = [
     "COCOCaption",
     "CaptionDataset",
     "ImageTextDataset",
-    "pseudo_collate_skipping_bad",
     "set_skip_bad_images",
     "transforms",
 ]

@@ -27,7 +27,7 @@ class BaseImageDataset(BaseDataset):
             ``BaseDataset``.
         check_images: look before the first batch whether the annotated pictures are there (one listing per folder).
         skip_bad_images: give a `BadImage` record for a picture that is missing or cannot be read, instead of an error;
-            use it with the collate function ``pseudo_collate_skipping_bad``.
+            our loops count and name them.
 
     Raises:
         AnnotationError: the annotation file is missing or unusable, or names no sample.

@@ -1,14 +1,13 @@
 """Datasets of captions: both annotation forms, one's own pictures, and what happens to bad data."""
 
 import json
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from mmengine.dataset import ConcatDataset, RepeatDataset
 from mmengine.registry import DATASETS as ROOT_DATASETS
-from mmengine.registry import FUNCTIONS, DefaultScope
+from mmengine.registry import DefaultScope
 from PIL import Image
 from torch.utils.data import DataLoader
 
@@ -16,7 +15,6 @@ from blip2.datasets import (
     BadImage,
     COCOCaption,
     ImageTextDataset,
-    pseudo_collate_skipping_bad,
     set_skip_bad_images,
 )
 from blip2.datasets.transforms import LoadImageFromFile
@@ -226,32 +224,21 @@ def test_bad_picture_raises_unless_it_may_be_skipped(with_bad_pictures):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])
-def test_bad_pictures_are_collected_beside_the_batch(with_bad_pictures, num_workers):
+def test_bad_pictures_come_as_records_when_they_may_be_skipped(with_bad_pictures, num_workers):
     dataset = COCOCaption(**with_bad_pictures)
     set_skip_bad_images(dataset)
-    collate = FUNCTIONS.get("blip2.pseudo_collate_skipping_bad")
-    assert collate is pseudo_collate_skipping_bad
-    batches = list(DataLoader(dataset, batch_size=2, num_workers=num_workers, collate_fn=partial(collate)))
-    assert [len(batch["inputs"]) for batch in batches] == [1, 1, 1]
-    assert [sample.image_id for batch in batches for sample in batch["data_samples"]] == [139, 7, 42]
-    bad = [record for batch in batches for record in batch.get("bad_images", [])]
+    items = [item for batch in DataLoader(dataset, 2, num_workers=num_workers, collate_fn=list) for item in batch]
+    bad = [item for item in items if isinstance(item, BadImage)]
+    assert [item["data_samples"].image_id for item in items if item not in bad] == [139, 7, 42]
     assert [(record.image_id, record.sample_idx) for record in bad] == [(50, 1), (51, 3)]
     assert "corrupt or truncated" in bad[0].reason and bad[0].img_path.endswith("000050.jpg")
     assert str(bad[1]).endswith("000051.jpg (image_id 51): there is no such file")
-    assert "bad_images" not in batches[2]
 
 
 def test_bad_picture_in_a_worker_is_named_in_the_main_process(with_bad_pictures):
-    loader = DataLoader(
-        COCOCaption(**with_bad_pictures), batch_size=5, num_workers=1, collate_fn=pseudo_collate_skipping_bad
-    )
+    loader = DataLoader(COCOCaption(**with_bad_pictures), batch_size=5, num_workers=1, collate_fn=list)
     with pytest.raises(ImageError, match=r"000050\.jpg"):
         next(iter(loader))
-
-
-def test_batch_of_bad_pictures_alone_is_empty():
-    batch = pseudo_collate_skipping_bad([BadImage("a.jpg", 1, 0, "gone")])
-    assert batch == {"inputs": [], "data_samples": [], "bad_images": [BadImage("a.jpg", 1, 0, "gone")]}
 
 
 def test_skipping_reaches_the_datasets_inside_wrappers(with_bad_pictures):
