@@ -20,7 +20,7 @@ from .language.packing import pack_texts
 
 @dataclass(frozen=True)
 class CaptionOptions:
-    """What a call of `Blip2Caption.predict` may change; described there."""
+    """What a call of `Blip2Caption.predict` may change; see `Blip2Caption` for the meaning."""
 
     prompt: str
     max_txt_len: int
@@ -34,6 +34,34 @@ class CaptionOptions:
     top_k: int
     temperature: float
     seed: int | None
+
+    def __post_init__(self) -> None:
+        for name in ("max_txt_len", "num_captions"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if not self.do_sample and self.num_captions > self.num_beams:
+            raise ValueError(
+                f"num_captions={self.num_captions} is more than num_beams={self.num_beams}: raise num_beams, or set "
+                "do_sample=True"
+            )
+        self.generation(eos_token_id=0, pad_token_id=0)  # the other values are checked there: now, not at the first use
+
+    def generation(self, eos_token_id: int, pad_token_id: int) -> GenerationConfig:
+        return GenerationConfig(
+            eos_token_id=eos_token_id,
+            pad_token_id=pad_token_id,
+            max_new_tokens=self.max_txt_len,
+            min_length=self.min_length,
+            num_beams=1 if self.do_sample else self.num_beams,
+            num_return_sequences=self.num_captions,
+            length_penalty=self.length_penalty,
+            repetition_penalty=self.repetition_penalty,
+            do_sample=self.do_sample,
+            top_p=self.top_p,
+            top_k=self.top_k,
+            temperature=self.temperature,
+            seed=self.seed,
+        )
 
 
 @MODELS.register_module()
@@ -87,10 +115,8 @@ class Blip2Caption(Blip2Base):
         data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
         init_cfg: Any = None,
     ) -> None:
-        if isinstance(
-            multimodal_backbone, Mapping
-        ):  # captions come from the language model: the Q-Former reads no text
-            multimodal_backbone = {"with_text": False, "with_lm_head": False, **multimodal_backbone}
+        # Captions come from the language model: the Q-Former reads no text.
+        multimodal_backbone = build_part(multimodal_backbone, with_text=False, with_lm_head=False)
         super().__init__(vision_backbone, multimodal_backbone, tokenizer, layer_norm_eps, data_preprocessor, init_cfg)
         self.vision_neck = build_part(vision_neck)
         self.text_backbone = build_part(text_backbone)
@@ -120,7 +146,8 @@ class Blip2Caption(Blip2Base):
         check_choice("mode", mode, ("tensor", "loss", "predict"))
         if mode == "predict":
             return self.predict(images, data_samples, **overrides)
-        check_keys(f"forward(mode={mode!r})", overrides, ())
+        if overrides:
+            raise TypeError(f"{', '.join(overrides)} can be given with mode='predict' only, not with mode={mode!r}")
         return self.encode(images) if mode == "tensor" else self.loss(images, data_samples)
 
     def encode(self, images: Tensor) -> Tensor:
@@ -174,21 +201,7 @@ class Blip2Caption(Blip2Base):
         (prompt,) = self._encode_texts([options.prompt.rstrip()])
         queries = self.encode(images)  # B×Q×D
         ids = torch.tensor(prompt, device=images.device, dtype=torch.long).expand(len(images), -1)
-        config = GenerationConfig(
-            eos_token_id=self.tokenizer.token_id("\n"),
-            pad_token_id=self._pad_token_id(),
-            max_new_tokens=options.max_txt_len,
-            min_length=options.min_length,
-            num_beams=1 if options.do_sample else options.num_beams,
-            num_return_sequences=options.num_captions,
-            length_penalty=options.length_penalty,
-            repetition_penalty=options.repetition_penalty,
-            do_sample=options.do_sample,
-            top_p=options.top_p,
-            top_k=options.top_k,
-            temperature=options.temperature,
-            seed=options.seed,
-        )
+        config = options.generation(self.tokenizer.token_id("\n"), self._pad_token_id())
         return generate(self.text_backbone, self._inputs(queries, ids), None, config)
 
     def _options(self, overrides: dict[str, Any]) -> CaptionOptions:

@@ -44,8 +44,6 @@ _OPT_SIZES = {
     "facebook/opt-2.7b": (2560, 32, 32),
     "facebook/opt-6.7b": (4096, 32, 32),
     "facebook/opt-13b": (5120, 40, 40),
-    "facebook/opt-30b": (7168, 48, 56),
-    "facebook/opt-66b": (9216, 64, 72),
 }
 
 # What this implementation takes for granted; a config.json that says otherwise is another architecture.

@@ -65,7 +65,8 @@ def beam_search(
             break
 
         # There are 2K candidates and each beam ends in at most one of them, so K that go on are always left.
-        chosen = (candidates.scores + ended * _NEVER).topk(config.num_beams).indices
+        candidates.scores = candidates.scores + ended * _NEVER
+        chosen = candidates.scores.topk(config.num_beams).indices
         beams, parents = candidates.pick(chosen), parents.gather(1, chosen)
         improvable = _improvable(beams, best, length, config)
         if not improvable.any():
