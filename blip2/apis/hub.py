@@ -6,9 +6,11 @@ import inspect
 import re
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import nn
@@ -20,7 +22,6 @@ from blip2.registry import MODELS
 from blip2.utils.suggest import did_you_mean
 
 if TYPE_CHECKING:
-    import torch
     from mmengine.model import BaseModel
 
     from blip2.apis.inferencers import BaseInferencer
@@ -64,7 +65,7 @@ def _matching(names: set[str], patterns: str | Sequence[str]) -> set[str]:
 def get_model(
     model: str | Path | Config,
     pretrained: bool | str | Path = False,
-    device: "str | torch.device | None" = None,
+    device: str | torch.device | None = None,
     device_map: str | Mapping[str, Any] | None = None,
     offload_folder: str | None = None,
     url_mapping: tuple[str, str] | None = None,
@@ -86,7 +87,11 @@ def get_model(
     config = load_config(model)
     entry = _entry_of(model, config)
     weights = _weights_of(pretrained, entry, model, url_mapping)
-    built = _build(config, kwargs)
+    # Weights that are replaced at once need not be drawn first, nor held twice; that all parts of a model stand this
+    # is known of the zoo's own.
+    in_memory = weights is None or entry is None
+    with nullcontext() if in_memory else torch.device("meta"):
+        built = _build(config, kwargs)
     if weights is not None:
         load_checkpoint(built, weights)
     built._metainfo = entry
@@ -96,7 +101,7 @@ def get_model(
 def init_model(
     config: str | Path | Config,
     checkpoint: str | Path | None = None,
-    device: "str | torch.device | None" = None,
+    device: str | torch.device | None = None,
     **kwargs: Any,
 ) -> "BaseModel":
     """Build the model of `config` with the weights of `checkpoint`: `get_model` with its arguments in another order."""
@@ -231,7 +236,7 @@ def _suggestion(error: str) -> str:
 
 def _place(
     model: "BaseModel",
-    device: "str | torch.device | None",
+    device: str | torch.device | None,
     device_map: str | Mapping[str, Any] | None,
     offload_folder: str | None,
 ) -> "BaseModel":

@@ -88,7 +88,8 @@ def _load(
 
 def _like(value: Tensor, own: Tensor) -> Tensor:
     device = value.device if own.is_meta else own.device
-    return value.to(device, own.dtype if own.is_floating_point() else None)
+    # A copy, since `value` may be a window on a file that somebody writes to later.
+    return value.to(device, own.dtype if own.is_floating_point() else None, copy=True)
 
 
 # ----- tied weights -----
