@@ -24,7 +24,7 @@ from blip2.utils.suggest import did_you_mean
 from .drawing import Drawing
 from .inputs import BadInputsError, ImageInput, describe, inputs_to_list, missing_files
 from .pipeline import Pipeline
-from .placement import autocast, pick_device, precision_dtype, spread_over_devices, store_weights_in
+from .placement import autocast, pick_device, precision_name, spread_over_devices, store_weights_in
 
 OnError = Literal["raise", "return"]
 
@@ -99,7 +99,7 @@ class BaseInferencer:
         precision: str = "fp32",
         **kwargs: Any,
     ) -> None:
-        self.dtype = precision_dtype(precision)
+        self.precision = precision_name(precision)
         if device_map is not None and device is not None:
             raise ValueError(f"device={str(device)!r} and device_map exclude each other: give one of them")
         if isinstance(model, BaseModel):
@@ -108,7 +108,7 @@ class BaseInferencer:
         else:
             place = None if device_map is not None else pick_device(device)
             built = get_model(model, pretrained=pretrained, device="cpu", **kwargs)
-            store_weights_in(built, self.dtype)
+            store_weights_in(built, self.precision)
         if device_map is not None:
             built = spread_over_devices(built, device_map, offload_folder)
         elif place is not None:
@@ -212,7 +212,7 @@ class BaseInferencer:
 
     def forward(self, batch: list[dict[str, Any]], **kwargs: Any) -> list[DataSample]:
         """One batch of the pipeline's outputs through the model; one data sample each, in order."""
-        with torch.inference_mode(), autocast(self.device, self.dtype):
+        with torch.inference_mode(), autocast(self.device, self.precision):
             data = self.model.data_preprocessor(pseudo_collate(batch), False)
             return self.model(**data, mode="predict", **kwargs)
 

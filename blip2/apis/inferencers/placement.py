@@ -7,21 +7,18 @@ from typing import Any
 import torch
 from torch import nn
 
-PRECISIONS: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-# Layers whose work is a matrix product or a look-up; norms keep fp32 weights.
-_MATMUL_LAYERS = (nn.Linear, nn.Conv2d, nn.Embedding)
-
-
-def precision_dtype(precision: str) -> torch.dtype | None:
-    """The type behind a precision's name; None for fp32, which needs no casting.
+def precision_name(precision: str) -> str:
+    """'fp32', 'bf16' or 'fp16'.
 
     Raises:
-        ValueError: not one of 'fp32', 'bf16', 'fp16'.
+        ValueError: `precision` is none of them.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision={precision!r} is not one of {', '.join(map(repr, PRECISIONS))}")
-    return PRECISIONS[precision]
+    if precision == "fp32":
+        return precision
+    from blip2.engine import precision as choices  # imports the runner, which takes a second: only when it is needed
+
+    return choices.precision_name(precision)
 
 
 def pick_device(device: str | torch.device | None) -> torch.device:
@@ -44,21 +41,22 @@ def pick_device(device: str | torch.device | None) -> torch.device:
     return picked
 
 
-def autocast(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
-    """Matrix products in `dtype` within the context; nothing changes for None."""
-    if dtype is None:
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any]:
+    """Matrix products in `precision` within the context; nothing changes for 'fp32'."""
+    if precision == "fp32":
         return nullcontext()
-    return torch.autocast(device.type, dtype=dtype)
+    from blip2.engine import precision as choices
+
+    return choices.autocast(device.type, precision)
 
 
-def store_weights_in(model: nn.Module, dtype: torch.dtype | None) -> None:
+def store_weights_in(model: nn.Module, precision: str) -> None:
     """Casts the weights of linear, convolution and embedding layers in place; tied weights stay tied."""
-    if dtype is None:
+    if precision == "fp32":
         return
-    for layer in model.modules():
-        if isinstance(layer, _MATMUL_LAYERS):
-            for parameter in layer.parameters(recurse=False):
-                parameter.data = parameter.data.to(dtype)
+    from blip2.engine import precision as choices
+
+    choices.cast_for_inference(model, precision)
 
 
 def spread_over_devices(
