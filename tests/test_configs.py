@@ -14,6 +14,7 @@ from mmengine.registry import DefaultScope
 from blip2 import registry
 from blip2.apis.config import bundled_configs, load_config
 from blip2.apis.metafile import model_entries
+from blip2.apis.runner import build_runner
 from blip2.utils.resources import resources_root
 
 ROOT = resources_root() / "configs"
@@ -100,6 +101,22 @@ def test_a_metafile_entry_has_a_bundled_config_and_the_stated_size(name):
     assert sum(parameter.numel() for parameter in model.parameters()) == entry.parameters_built
     if entry.weights and "://" not in entry.weights:
         assert Path(entry.weights).is_file()
+
+
+@pytest.mark.filterwarnings("ignore:.*out_indices=-2")
+def test_a_config_in_mmpretrains_words_builds_its_whole_runner(tmp_path):
+    config = load("blip2/blip2-opt2.7b_8xb32_caption.py")
+    config.default_scope = "mmpretrain"
+    config.model.type = "mmpretrain.Blip2Caption"
+    config.model.vision_backbone.out_indices = -2
+    config.default_hooks.visualization.type = "mmpretrain.VisualizationHook"
+    config.visualizer.type = "mmpretrain.UniversalVisualizer"
+    config.optim_wrapper.pop("type")
+    config.dump(tmp_path / "theirs.py")
+    runner = build_runner(tmp_path / "theirs.py", device="meta", work_dir=tmp_path / "work")
+    assert runner.model.vision_backbone.out_indices == (37,)
+    assert type(runner.visualizer).__name__ == "UniversalVisualizer"
+    assert "VisualizationHook" in {type(hook).__name__ for hook in runner._hooks}
 
 
 def test_leaf_configs_hold_only_what_differs_from_their_bases():

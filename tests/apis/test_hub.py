@@ -116,6 +116,13 @@ def test_pretrained_loads_the_zoos_weights():
     assert get_model("toy-good_caption", pretrained=True).scale.weight.item() == 3.0
 
 
+def test_a_pretrained_model_is_like_one_that_was_built_first(zoo):
+    built, loaded = get_model("toy-good_caption"), get_model("toy-good_caption", pretrained=True)
+    for (name, left), (_, right) in zip(built.named_parameters(), loaded.named_parameters(), strict=True):
+        assert (right.device, right.dtype, right.requires_grad) == (left.device, left.dtype, left.requires_grad), name
+    assert not any(buffer.is_meta for buffer in loaded.buffers())
+
+
 def test_pretrained_may_be_a_path_or_an_address(zoo, tmp_path):
     path = save_checkpoint(get_model("toy-good_caption"), tmp_path / "mine.pth")
     assert get_model("toy-good_caption", pretrained=path).scale.weight.item() == 1.0

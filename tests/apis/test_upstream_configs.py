@@ -50,3 +50,12 @@ def test_upstreams_caption_model_builds_with_its_literal_meaning():
         model = MODELS.build(config.model)
     assert sum(parameter.numel() for parameter in model.parameters()) == 3_745_216_384
     assert tuple(model.vision_backbone.out_indices) == (37,)
+
+
+@pytest.mark.filterwarnings("ignore:.*out_indices=-2")
+def test_upstreams_caption_config_builds_its_whole_runner_unmodified(tmp_path):
+    from blip2.apis.runner import build_runner
+
+    runner = build_runner(Path(CONFIGS) / "blip2" / CAPTION, device="meta", work_dir=tmp_path)
+    assert type(runner.visualizer).__name__ == "UniversalVisualizer"
+    assert "VisualizationHook" in {type(hook).__name__ for hook in runner._hooks}
