@@ -1,0 +1,192 @@
+"""``blip2 test``: scores a checkpoint on a config's test set."""
+
+import argparse
+import json
+import pickle
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from blip2.cli.runs import (
+    EXIT_FINE,
+    HelpFormatter,
+    add_common_options,
+    chosen_precision,
+    guarded,
+    leaving_processes,
+)
+
+EXAMPLES = """\
+examples:
+  blip2 test blip2-tiny_shapes-caption                     # a model name brings config and weights
+  blip2 test my_config.py work_dirs/mine/epoch_3.pth
+  blip2 test my_config.py work_dirs/mine                   # its best checkpoint, or the latest
+  blip2 test my_config.py weights.pth --out scores.json
+  blip2 test my_config.py weights.pth --out captions.json --out-item pred
+  blip2 test my_config.py weights.pth --show-dir drawn --interval 10
+  torchrun --nproc_per_node 2 -m blip2.cli.test my_config.py weights.pth --device cpu
+
+CONFIG is a path, a bundled config or a model name (see `blip2 list`). Predictions are kept in the work folder as they
+are made; the same command after an interruption goes on from there.
+"""
+
+# Fields of a config that decide on predictions; the number of workers and the like do not.
+_DECISIVE = ("model", "data_preprocessor", "test_cfg", "randomness")
+_INDECISIVE = ("num_workers", "persistent_workers", "pin_memory", "prefetch_factor", "timeout")
+
+
+def build_parser(prog: str = "blip2 test") -> argparse.ArgumentParser:
+    """The options, those of mmpretrain's ``tools/test.py`` among them."""
+    parser = argparse.ArgumentParser(
+        prog=prog, description="Score a checkpoint.", epilog=EXAMPLES, formatter_class=HelpFormatter
+    )
+    parser.add_argument("config", metavar="CONFIG", help="path, bundled config or model name")
+    parser.add_argument(
+        "checkpoint",
+        metavar="CHECKPOINT",
+        nargs="?",
+        help="file, address or work folder (default: the weights of the model name)",
+    )
+    parser.add_argument("--out", metavar="FILE", help="write scores or predictions to a .json, .pkl or .pickle")
+    parser.add_argument(
+        "--out-item", choices=("metrics", "pred"), default="metrics", help="what goes there (default: metrics)"
+    )
+    parser.add_argument("--show-dir", metavar="DIR", help="draw predictions into this folder")
+    parser.add_argument("--show", action="store_true", help="draw predictions in a window")
+    parser.add_argument("--interval", type=int, default=1, metavar="N", help="draw every N-th sample (default: 1)")
+    parser.add_argument("--wait-time", type=float, default=2, metavar="SECONDS", help="how long a window stays")
+    parser.add_argument("--tta", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--no-resume", action="store_true", help="predict everything anew, whatever an interrupted run has left"
+    )
+    add_common_options(parser)
+    return parser
+
+
+def main(argv: list[str] | None = None, prog: str = "blip2 test") -> int:
+    """Runs the command; returns 0, 1 when pictures could not be read, 2 after a message about what to change."""
+    args = build_parser(prog).parse_args(argv)
+    return guarded(prog, lambda: test(args))
+
+
+def test(args: argparse.Namespace) -> int:
+    """Scores as `args` say."""
+    from mmengine.dist import is_main_process
+
+    runner = _runner(args)
+    with leaving_processes():
+        _keep_predictions(runner, resume=not (args.no_resume or args.show or args.show_dir))
+        metrics = runner.test()
+        if args.out and is_main_process():
+            loop = runner.test_loop
+            predictions = [loop.samples[index] for index in sorted(loop.samples)]
+            _write(Path(args.out), metrics if args.out_item == "metrics" else predictions)
+            runner.logger.info(f"{args.out_item} written to {args.out}")
+    return EXIT_FINE
+
+
+test.__test__ = False  # type: ignore[attr-defined]  # no test, whatever pytest thinks of the name
+
+
+def _runner(args: argparse.Namespace) -> Any:
+    from blip2.apis.config import load_config
+    from blip2.apis.runner import build_runner
+    from blip2.engine.errors import OptionError
+
+    if args.tta:
+        raise OptionError("--tta: test-time augmentation is not implemented here; leave the option out")
+    if args.out and Path(args.out).suffix not in (".json", ".pkl", ".pickle"):
+        raise OptionError(f"--out {args.out}: the name must end in .json, .pkl or .pickle")
+    cfg = load_config(args.config, args.cfg_options)
+    for field in ("test_dataloader", "test_cfg", "test_evaluator"):
+        if cfg.get(field) is None:
+            raise OptionError(f"{cfg.filename} has no {field}: it cannot be tested")
+    if args.no_pin_memory:
+        cfg.test_dataloader.pin_memory = False
+    if args.show or args.show_dir:
+        _draw(cfg, args)
+    if (cfg.get("randomness") or {}).get("seed") is None:
+        cfg.randomness = {"seed": 0}  # a score is to be the same again, sampled captions included
+    return build_runner(
+        cfg,
+        work_dir=args.work_dir,
+        device=args.device,
+        precision=chosen_precision(args),
+        launcher=args.launcher,
+        checkpoint=_checkpoint(args),
+        test_only=True,
+        skip_bad_images=args.skip_bad_images,
+    )
+
+
+def _checkpoint(args: argparse.Namespace) -> str:
+    if args.checkpoint:
+        return args.checkpoint
+    from blip2.apis.metafile import model_entries
+    from blip2.engine.errors import OptionError
+
+    entry = model_entries().get(args.config)
+    if entry is None or entry.weights is None:
+        raise OptionError(
+            f"which weights? CHECKPOINT may be left out only with a model name that has some, not with {args.config!r}"
+        )
+    return entry.weights
+
+
+def _draw(cfg: Any, args: argparse.Namespace) -> None:
+    cfg.setdefault("default_hooks", {})["visualization"] = {
+        "type": "VisualizationHook",
+        "enable": True,
+        "show": args.show,
+        "interval": args.interval,
+        "wait_time": args.wait_time,
+        **({"out_dir": args.show_dir} if args.show_dir else {}),
+    }
+    if cfg.get("visualizer") is None:
+        cfg.visualizer = {"type": "UniversalVisualizer"}
+
+
+def _keep_predictions(runner: Any, resume: bool) -> None:
+    """Has the loop write its predictions; a loop of another kind has its own ways."""
+    from blip2.datasets import set_skip_bad_images
+    from blip2.engine.loops import TestLoop
+    from blip2.engine.predictions import PredictionLog, fingerprint
+
+    loop = runner.test_loop
+    if not isinstance(loop, TestLoop):
+        return
+    dataset = loop.dataloader.dataset
+    with suppress(TypeError):  # a data set of another kind, which raises at the first one
+        # Bad pictures are named all together at the end, not one a run.
+        set_skip_bad_images(dataset)
+    cfg = runner.cfg
+    settings = {field: cfg.get(field) for field in _DECISIVE}
+    settings["precision"] = loop.precision
+    settings["loader"] = {key: value for key, value in cfg.test_dataloader.items() if key not in _INDECISIVE}
+    about = {"config": cfg.filename, "checkpoint": cfg.load_from, "precision": loop.precision}
+    print_of_run = fingerprint(_without_skipping(settings), Path(cfg.load_from), dataset)
+    loop.log = PredictionLog(Path(runner.work_dir) / "predictions", print_of_run, about, resume)
+
+
+def _without_skipping(settings: Any) -> Any:
+    """`settings` without ``skip_bad_images``: it decides what becomes of predictions, not on them."""
+    if isinstance(settings, dict):
+        return {key: _without_skipping(value) for key, value in sorted(settings.items()) if key != "skip_bad_images"}
+    if isinstance(settings, list | tuple):
+        return [_without_skipping(value) for value in settings]
+    return settings
+
+
+def _write(path: Path, content: Any) -> None:
+    from blip2.engine.predictions import plain
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".json":
+        path.write_text(json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    else:
+        path.write_bytes(pickle.dumps(content))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
