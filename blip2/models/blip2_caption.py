@@ -80,7 +80,7 @@ class Blip2Caption(Blip2Base):
         prompt: what the captions continue; spaces at its end are dropped.
         max_txt_len: longest caption in tokens, the line feed included and the prompt not. Training cuts longer captions
             there.
-        num_captions: captions per picture; above 1, predictions are lists, the best first.
+        num_captions: captions per picture; above 1, predictions are lists, the best first (samples: as drawn).
         num_beams: width of the beam search; 1 is greedy search. Ignored when `do_sample` is on.
         min_length: least number of tokens before the line feed.
         length_penalty: beams are ranked by log-probability divided by length to this power.
@@ -165,6 +165,7 @@ class Blip2Caption(Blip2Base):
         texts = pack_texts([self._tokenized(row) for row in captions], self._pad_token_id(), images.device)
         queries = self.encode(images)  # B×Q×D
         num_queries = queries.shape[1]
+        self.text_backbone.check_length(num_queries + texts.longest)
         mask, positions = texts.attention(num_queries)
         hidden = self.text_backbone.hidden_states(self._inputs(queries, texts.ids), mask, positions)
         rows, places, targets = texts.predictors(num_queries)
@@ -186,6 +187,8 @@ class Blip2Caption(Blip2Base):
         """
         options = self._options(overrides)
         samples = [DataSample() for _ in images] if data_samples is None else list(data_samples)
+        if len(samples) != len(images):
+            raise ValueError(f"{len(images)} pictures came with {len(samples)} data samples")
         output = self.generate(images, options)
         texts = [text.strip() for text in self.tokenizer.decode(_without_end(output))]
         scores = output.scores.tolist()

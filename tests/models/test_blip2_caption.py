@@ -154,6 +154,12 @@ def test_samples_without_captions_are_named(model):
         model.loss(pictures(), None)
 
 
+def test_texts_beyond_the_positions_of_the_language_model_are_an_error(model):
+    model.options = model._options({"max_txt_len": 100})
+    with pytest.raises(ValueError, match=r"tokens .* exceed the 64 positions"):
+        model.loss(pictures(1), samples("a small blue cup " * 30))
+
+
 # ----- predict -----
 
 
@@ -167,6 +173,11 @@ def test_predict_writes_caption_and_length_normalised_log_probability(model):
         assert sample.pred_caption == text.strip()
         assert isinstance(sample.pred_score, float)
         assert sample.pred_score == pytest.approx(float(output.log_probs[row]) / length)
+
+
+def test_as_many_data_samples_as_pictures_are_needed(model):
+    with pytest.raises(ValueError, match="2 pictures came with 1 data samples"):
+        model.predict(pictures(), [DataSample()])
 
 
 def test_several_captions_come_as_lists_the_best_first(model):

@@ -8,8 +8,9 @@ import torch
 import transformers
 from torch.testing import assert_close
 
+from blip2.checkpoints.read import CheckpointError
 from blip2.models.language import OPTForCausalLM, opt_config
-from blip2.models.language import opt as opt_module
+from blip2.models.language.opt_layers import attend
 from blip2.registry import MODELS
 
 TINY = {
@@ -82,7 +83,7 @@ def test_bfloat16_attention_written_out_for_cpu_training_equals_sdpa(pairs):
 
     mask = (torch.rand(2, 1, 6, 6) > 0.5) | torch.eye(6, dtype=torch.bool) if pairs else None
     ours, peers = inputs(), inputs()
-    found = opt_module.attend(*ours, mask)
+    found = attend(*ours, mask)
     expected = torch.nn.functional.scaled_dot_product_attention(*peers, attn_mask=mask, is_causal=mask is None)
     assert_close(found, expected, atol=2e-2, rtol=2e-2)
     found.sum().backward()
@@ -201,7 +202,7 @@ def test_weights_that_do_not_fit_are_named(opt_pair, tmp_path):
     state["model.decoder.layers.1.fc1.bias"] = torch.zeros(3)
     del state["model.decoder.layers.0.fc1.bias"]
     torch.save(dict(state), tmp_path / "pytorch_model.bin")
-    with pytest.raises(RuntimeError) as error:
+    with pytest.raises(CheckpointError) as error:
         OPTForCausalLM(**TINY).load_pretrained(tmp_path)
     for part in (
         "unknown key model.decoder.surplus",

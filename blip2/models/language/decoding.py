@@ -93,8 +93,9 @@ class GenerationConfig:
 
 @dataclass(frozen=True)
 class GenerationOutput:
-    """What `generate` returns: R = B · num_return_sequences rows, those of one picture next to each other, the best
-    first.
+    """What `generate` returns: R = B · num_return_sequences rows.
+
+    Those of one picture are next to each other, the best first; samples as drawn.
 
     Attributes:
         sequences: R×T ids of the new tokens, the end token included, then padding.

@@ -1,126 +1,19 @@
-"""OPT, a decoder-only language model (Zhang et al. 2022, arXiv 2205.01068).
+"""`OPTForCausalLM`, a decoder-only language model (Zhang et al. 2022, arXiv 2205.01068), and how it generates.
 
-State keys and numerics are those of the published weights. Letters: B rows, T tokens, H heads, D width, K beams, V
-vocabulary.
+Letters: B rows (pictures), T tokens, D width, K beams, S cached tokens, V vocabulary.
 """
 
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blip2.registry import MODELS
 
 from .architectures import opt_config
-from .kv_cache import BeamCache, LayerCache
-from .weights import read_shards
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float = 0.0) -> Tensor:
-    """Attention of queries B×H×T×d over keys and values B×H×S×d; causal if `mask` is None, else where `mask` (bool) is
-    True.
-    """
-    if query.requires_grad and query.dtype == torch.bfloat16 and query.device.type == "cpu":
-        # Written out, the backward pass is about five times faster here than SDPA's (torch 2.14, AMX).
-        if mask is None:
-            mask = torch.ones(query.shape[-2], key.shape[-2], dtype=torch.bool).tril()
-        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
-        weights = scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(-1)
-        return F.dropout(weights, dropout) @ value
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout, is_causal=mask is None)
-
-
-class OPTAttention(nn.Module):
-    """Multi-head self-attention with biases."""
-
-    def __init__(self, hidden_size: int, num_heads: int, dropout: float) -> None:
-        super().__init__()
-        self.num_heads = num_heads
-        self.dropout = dropout
-        self.k_proj = nn.Linear(hidden_size, hidden_size)
-        self.v_proj = nn.Linear(hidden_size, hidden_size)
-        self.q_proj = nn.Linear(hidden_size, hidden_size)
-        self.out_proj = nn.Linear(hidden_size, hidden_size)
-
-    def forward(self, x: Tensor, mask: Tensor | None, cache: LayerCache | None = None) -> Tensor:
-        query, key, value = (self._heads(proj(x)) for proj in (self.q_proj, self.k_proj, self.v_proj))  # B×H×T×d
-        if cache is not None:
-            key, value = cache.append(key, value)  # B×H×S×d
-        x = attend(query, key, value, mask, self.dropout if self.training else 0.0)
-        return self.out_proj(x.transpose(1, 2).flatten(2))
-
-    def _heads(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (self.num_heads, -1)).transpose(1, 2)
-
-
-class OPTDecoderLayer(nn.Module):
-    """Layer norm, attention, layer norm, ReLU feed-forward; the norms' names are the published ones."""
-
-    def __init__(
-        self, hidden_size: int, num_heads: int, ffn_dim: int, dropout: float, attention_dropout: float
-    ) -> None:
-        super().__init__()
-        self.dropout = dropout
-        self.self_attn = OPTAttention(hidden_size, num_heads, attention_dropout)
-        self.self_attn_layer_norm = nn.LayerNorm(hidden_size)
-        self.fc1 = nn.Linear(hidden_size, ffn_dim)
-        self.fc2 = nn.Linear(ffn_dim, hidden_size)
-        self.final_layer_norm = nn.LayerNorm(hidden_size)
-
-    def forward(self, x: Tensor, mask: Tensor | None, cache: LayerCache | None = None) -> Tensor:
-        x = x + self._drop(self.self_attn(self.self_attn_layer_norm(x), mask, cache))
-        return x + self._drop(self.fc2(F.relu(self.fc1(self.final_layer_norm(x)))))
-
-    def _drop(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
-
-
-class OPTDecoder(nn.Module):
-    """Embeddings, layers and the final norm."""
-
-    # The published position table starts with two rows that no position uses.
-    position_offset = 2
-
-    def __init__(
-        self,
-        vocab_size: int,
-        hidden_size: int,
-        num_hidden_layers: int,
-        num_attention_heads: int,
-        ffn_dim: int,
-        max_position_embeddings: int,
-        dropout: float,
-        attention_dropout: float,
-        pad_token_id: int,
-    ) -> None:
-        super().__init__()
-        self.dropout = dropout
-        self.max_position_embeddings = max_position_embeddings
-        self.embed_tokens = nn.Embedding(vocab_size, hidden_size, padding_idx=pad_token_id)
-        self.embed_positions = nn.Embedding(max_position_embeddings + self.position_offset, hidden_size)
-        self.final_layer_norm = nn.LayerNorm(hidden_size)
-        self.layers = nn.ModuleList(
-            OPTDecoderLayer(hidden_size, num_attention_heads, ffn_dim, dropout, attention_dropout)
-            for _ in range(num_hidden_layers)
-        )
-
-    def forward(
-        self, inputs_embeds: Tensor, position_ids: Tensor, mask: Tensor | None, cache: BeamCache | None = None
-    ) -> Tensor:
-        """B×T×D embeddings at B×T positions (from 0; -1 for padding) to hidden states B×T×D."""
-        x = inputs_embeds + self.embed_positions(position_ids + self.position_offset).to(inputs_embeds.dtype)
-        for index, layer in enumerate(self.layers):
-            x = layer(x, mask, cache.layer(index) if cache is not None else None)
-        return self.final_layer_norm(x)
-
-
-class OPTModel(nn.Module):
-    """Holds the decoder, as the published keys (``model.decoder.…``) want it."""
-
-    def __init__(self, decoder: OPTDecoder) -> None:
-        super().__init__()
-        self.decoder = decoder
+from .kv_cache import BeamCache
+from .opt_layers import OPTModel, attention_pattern, positions_of
+from .weights import load_hf_weights
 
 
 @MODELS.register_module()
@@ -134,7 +27,7 @@ class OPTForCausalLM(nn.Module):
     Args:
         name_or_path: published name, or folder with a ``config.json`` (a relative one may lie below the resources).
         vocab_size … attention_dropout: override the sizes of `name_or_path` (without it: of opt-125m).
-        pad_token_id: row of the token embeddings that is zero at the start and gets no gradient.
+        pad_token_id: row of the token embeddings that is zero at the start and gets no gradient as an input.
         init_std: standard deviation of the random weights.
     """
 
@@ -169,18 +62,7 @@ class OPTForCausalLM(nn.Module):
         )
         self.name_or_path = name_or_path
         self.config = config
-        decoder = OPTDecoder(
-            config.vocab_size,
-            config.hidden_size,
-            config.num_hidden_layers,
-            config.num_attention_heads,
-            config.ffn_dim,
-            config.max_position_embeddings,
-            config.dropout,
-            config.attention_dropout,
-            config.pad_token_id,
-        )
-        self.model = OPTModel(decoder)
+        self.model = OPTModel(config)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.tie_weights()
         self.register_load_state_dict_pre_hook(_complete_tied)
@@ -219,9 +101,9 @@ class OPTForCausalLM(nn.Module):
     def load_pretrained(self, folder: str | Path) -> None:
         """Load the weights of a local Hugging Face folder (safetensors or ``.bin``, sharded or not), strictly.
 
-        Raises FileNotFoundError where there are none, RuntimeError that names missing, unknown or misshapen keys.
+        Raises FileNotFoundError where there are none, CheckpointError that names missing, unknown or misshapen keys.
         """
-        load_opt_weights(self, folder)
+        load_hf_weights(self, folder)
 
     def hidden_states(
         self,
@@ -318,31 +200,6 @@ class OPTDecodingState:
         self.cache.keep(rows)
 
 
-def positions_of(attention_mask: Tensor) -> Tensor:
-    """Positions B×T from 0, counted over the tokens of a B×T mask only; -1 at padding, as in the published model."""
-    mask = attention_mask.long()
-    return mask.cumsum(1) * mask - 1
-
-
-def attention_pattern(attention_mask: Tensor | None) -> Tensor | None:
-    """Who may look at whom, B×1×T×T bool, or None for the plain causal pattern.
-
-    Padding on the right needs no mask: nothing real comes after it. Padding elsewhere may look at itself, so that no
-    row of the softmax is empty; nothing real looks at padding.
-    """
-    if attention_mask is None:
-        return None
-    if attention_mask.dim() == 3:
-        return attention_mask[:, None]
-    real = attention_mask.bool()
-    if bool((real[:, 1:] <= real[:, :-1]).all()):
-        return None
-    length = real.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool, device=real.device).tril()
-    itself = torch.eye(length, dtype=torch.bool, device=real.device)
-    return ((causal & real[:, None, :]) | itself)[:, None]
-
-
 def _complete_tied(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
     # Many files hold the tied tensor once.
     head, embeddings = f"{prefix}lm_head.weight", f"{prefix}model.decoder.embed_tokens.weight"
@@ -353,29 +210,3 @@ def _complete_tied(module: nn.Module, state_dict: dict[str, Tensor], prefix: str
 def _tie_again(module: OPTForCausalLM, _: object) -> None:
     # `load_state_dict(assign=True)` replaces each name's parameter by one of its own.
     module.tie_weights()
-
-
-def load_opt_weights(lm: OPTForCausalLM, folder: str | Path) -> None:
-    """Copy a Hugging Face folder's tensors into `lm`, one shard in memory at a time."""
-    wanted = lm.state_dict()
-    seen: set[str] = set()
-    problems: list[str] = []
-    on_meta = any(p.is_meta for p in lm.parameters())
-    for shard in read_shards(folder):
-        # Old files of the base model alone lack the leading `model.`.
-        named = {f"model.{key}" if key.startswith("decoder.") else key: value for key, value in shard.items()}
-        state: dict[str, Tensor] = {}
-        for key, value in named.items():
-            if key not in wanted:
-                problems.append(f"unknown key {key}")
-            elif value.shape != wanted[key].shape:
-                problems.append(f"{key} is {tuple(value.shape)}, wanted {tuple(wanted[key].shape)}")
-            else:
-                state[key] = value.to(wanted[key].dtype) if on_meta else value  # otherwise copied, and cast so
-        lm.load_state_dict(state, strict=False, assign=on_meta)
-        seen.update(named)
-    missing = wanted.keys() - seen - {"lm_head.weight"}  # tied, and left out of many files
-    problems += [f"missing key {key}" for key in sorted(missing)]
-    if problems:
-        shown = "; ".join(problems[:10]) + ("; …" if len(problems) > 10 else "")
-        raise RuntimeError(f"{folder} does not fit this OPT ({lm.name_or_path or 'own sizes'}): {shown}")

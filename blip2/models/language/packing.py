@@ -21,12 +21,14 @@ class PackedTexts:
         texts: B×T, which of the row's texts a token belongs to, from 0; -1 at padding.
         positions: B×T, place of a token in its text, from 0; 0 at padding.
         targets: B×T, the token where it is to be learned, `IGNORED` elsewhere.
+        longest: tokens of the longest text.
     """
 
     ids: Tensor
     texts: Tensor
     positions: Tensor
     targets: Tensor
+    longest: int
 
     def attention(self, prefix: int) -> tuple[Tensor | None, Tensor]:
         """Mask bool B×S×S and positions B×S for S = `prefix` + T: a text sees the prefix and its own past, no other
@@ -59,22 +61,19 @@ def pack_texts(
     """Pack, for each picture, texts of token ids; the number with each says how many leading tokens are not to be
     learned.
     """
-    length = max(sum(len(ids) for ids, _ in row) for row in texts)
+    length = max(sum(len(text) for text, _ in row) for row in texts)
     shape = (len(texts), length)
-    packed = PackedTexts(
-        ids=torch.full(shape, pad_token_id),
-        texts=torch.full(shape, -1),
-        positions=torch.zeros(shape, dtype=torch.long),
-        targets=torch.full(shape, IGNORED),
-    )
+    ids, numbers, targets = (torch.full(shape, value) for value in (pad_token_id, -1, IGNORED))
+    positions = torch.zeros(shape, dtype=torch.long)
     for row, row_texts in enumerate(texts):
         start = 0
-        for number, (ids, given) in enumerate(row_texts):
-            end = start + len(ids)
-            tokens = torch.tensor(ids, dtype=torch.long)
-            packed.ids[row, start:end] = tokens
-            packed.texts[row, start:end] = number
-            packed.positions[row, start:end] = torch.arange(len(ids))
-            packed.targets[row, start + given : end] = tokens[given:]
+        for number, (text, given) in enumerate(row_texts):
+            end = start + len(text)
+            tokens = torch.tensor(text, dtype=torch.long)
+            ids[row, start:end] = tokens
+            numbers[row, start:end] = number
+            positions[row, start:end] = torch.arange(len(text))
+            targets[row, start + given : end] = tokens[given:]
             start = end
-    return PackedTexts(*(field.to(device) for field in (packed.ids, packed.texts, packed.positions, packed.targets)))
+    longest = max(len(text) for row in texts for text, _ in row)
+    return PackedTexts(ids.to(device), numbers.to(device), positions.to(device), targets.to(device), longest)

@@ -1,15 +1,46 @@
-"""Reading the weight files of a local Hugging Face folder."""
+"""Loading the weight files of a local Hugging Face folder."""
 
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from torch import Tensor
+from torch import Tensor, nn
 
-from blip2.checkpoints.read import read_state_dict
+from blip2.checkpoints.read import CheckpointError, read_state_dict
 from blip2.utils.resources import resolve_resource
 
 _FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+def load_hf_weights(lm: nn.Module, folder: str | Path) -> None:
+    """Copy the tensors of a local Hugging Face folder into a decoder-only language model, file by file, strictly.
+
+    The tied head (``lm_head.weight``) may be missing. A model on the ``meta`` device takes the tensors over.
+
+    Raises FileNotFoundError where there are no weights, CheckpointError that names missing, unknown or misshapen keys.
+    """
+    wanted = lm.state_dict()
+    seen: set[str] = set()
+    problems: list[str] = []
+    on_meta = any(p.is_meta for p in lm.parameters())
+    for shard in read_shards(folder):
+        # Old files of the base model alone lack the leading `model.`.
+        named = {f"model.{key}" if key.startswith("decoder.") else key: value for key, value in shard.items()}
+        state: dict[str, Tensor] = {}
+        for key, value in named.items():
+            if key not in wanted:
+                problems.append(f"unknown key {key}")
+            elif value.shape != wanted[key].shape:
+                problems.append(f"{key} is {tuple(value.shape)}, wanted {tuple(wanted[key].shape)}")
+            else:
+                state[key] = value.to(wanted[key].dtype) if on_meta else value  # otherwise copied, and cast so
+        lm.load_state_dict(state, strict=False, assign=on_meta)
+        seen.update(named)
+    missing = wanted.keys() - seen - {"lm_head.weight"}  # tied, and left out of many files
+    problems += [f"missing key {key}" for key in sorted(missing)]
+    if problems:
+        shown = "; ".join(problems[:10]) + ("; …" if len(problems) > 10 else "")
+        raise CheckpointError(f"{folder} does not fit this {type(lm).__name__}: {shown}")
 
 
 def read_shards(folder: str | Path) -> Iterator[dict[str, Tensor]]:
