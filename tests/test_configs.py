@@ -23,6 +23,9 @@ BASES = sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "_base_").r
 # The registry behind each place of a config that holds a type; the key is the last named one on the way to it.
 REGISTRIES = {
     "model": "MODELS",
+    "backbone": "MODELS",
+    "neck": "MODELS",
+    "head": "MODELS",
     "tokenizer": "TOKENIZER",
     "data_preprocessor": "MODELS",
     "dataset": "DATASETS",

@@ -41,7 +41,7 @@ def test_the_page_runs_from_top_to_bottom(tmp_path):
             (tmp_path / "my_task.py").write_text(text, encoding="utf-8")
         else:
             run(COMMANDS[language] + [text], tmp_path, environment)
-    assert (tmp_path / "work_dirs/my_task/epoch_1.pth").is_file()
+    assert (tmp_path / "work_dirs/my_task/iter_20.pth").is_file()
 
 
 def run(command: list[str], folder: Path, environment: dict[str, str]) -> None:
