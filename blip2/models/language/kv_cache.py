@@ -31,10 +31,6 @@ class BeamCache:
         self._steps = 0
         self.start, self.end = 0, prefix  # slots that the running forward pass fills
 
-    @property
-    def rows(self) -> int:
-        return self._visible.shape[0]
-
     def layer(self, index: int) -> "LayerCache":
         return self._layers[index]
 
