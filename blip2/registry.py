@@ -4,6 +4,8 @@ A child finds its own classes first and falls back to mmengine's; ``locations`` 
 importing this module stays cheap. `TOKENIZER` has no root in mmengine and is our own.
 """
 
+from importlib.util import find_spec
+
 from mmengine.registry import DATA_SAMPLERS as ROOT_DATA_SAMPLERS
 from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import EVALUATOR as ROOT_EVALUATOR
@@ -28,6 +30,14 @@ from mmengine.registry import VISBACKENDS as ROOT_VISBACKENDS
 from mmengine.registry import VISUALIZERS as ROOT_VISUALIZERS
 from mmengine.registry import WEIGHT_INITIALIZERS as ROOT_WEIGHT_INITIALIZERS
 from mmengine.registry import Registry
+
+# Two distributions bring the package mmcv; pip would install one over the other, so that blip2 requires neither.
+if find_spec("mmcv") is None:
+    raise ModuleNotFoundError(
+        "blip2 needs the package mmcv: `pip install mmcv-lite` (enough for blip2), or the full mmcv if you use its "
+        "compiled operations elsewhere. Never install both into one environment",
+        name="mmcv",
+    )
 
 
 def _child(root: Registry, location: str) -> Registry:

@@ -1,5 +1,5 @@
-"""Imports point one way: tools, cli → {benchmark, webdemo} → apis → {engine, evaluation, datasets, models, visualization}
-→ checkpoints → {structures, registry, utils}. The groups in braces don't import one another.
+"""Imports point one way: tools, cli → {benchmark, webdemo} → apis → {engine, evaluation, datasets, models,
+visualization} → checkpoints → {structures, registry, utils}. The groups in braces don't import one another.
 """
 
 import ast
@@ -73,7 +73,7 @@ def modules() -> dict[Path, tuple[str, str]]:
         inner = path.relative_to(PACKAGE)
         if inner.parts[0] not in (".mim", "__init__.py", "__main__.py"):
             found[path] = (".".join(["blip2", *inner.parent.parts]), inner.parts[0].removesuffix(".py"))
-    return found | {path: ("", "tools") for path in sorted(TOOLS.rglob("*.py"))}
+    return found | dict.fromkeys(sorted(TOOLS.rglob("*.py")), ("", "tools"))
 
 
 def test_every_part_of_the_package_has_its_layer():

@@ -1,0 +1,96 @@
+"""README.md and CONTRIBUTING.md say what is true: their Python and commands run, their files and links exist."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from blip2.apis.metafile import model_entries
+from blip2.checkpoints import is_offline
+
+ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", "CONTRIBUTING.md"]
+SHELLS = {"python": [sys.executable, "-c"], "shell": ["bash", "-euo", "pipefail", "-c"]}
+# A test that a page shows is called as well.
+CALL_TESTS = "\nfor name, value in list(globals().items()):\n    if name.startswith('test_'):\n        value()\n"
+
+
+def blocks(page: str) -> list[tuple[str, str, str]]:
+    """(comment above it, language, text) of every fenced block; the comment is '' where there is none."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    pattern = r"(?:^<!-- (.*?) -->\n+)?^```(\w+)\n(.*?)^```$"
+    return re.findall(pattern, text, flags=re.MULTILINE | re.DOTALL)
+
+
+def runnable() -> list[tuple[str, str, str]]:
+    """(page, language, text) of the blocks that can be run without network."""
+    return [
+        (page, language, text)
+        for page in PAGES
+        for comment, language, text in blocks(page)
+        if language in SHELLS and not comment.startswith(("not run:", "ci:"))
+    ]
+
+
+@pytest.mark.parametrize(("page", "language", "text"), runnable())
+def test_the_block_runs(page, language, text, tmp_path):
+    assert is_offline()
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        [*SHELLS[language], text + CALL_TESTS if language == "python" else text],
+        # Python works anywhere, a command in the clone.
+        cwd=tmp_path if language == "python" else ROOT,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, f"{text}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+
+
+def test_what_is_not_run_says_why():
+    for page in PAGES:
+        for comment, language, _ in blocks(page):
+            assert language in {*SHELLS, "bibtex"}, f"{page}: a block in {language!r}"
+            assert not comment or re.fullmatch(r"ci: \w+|not run: .{10,}", comment), f"{page}: {comment}"
+
+
+def test_commands_that_are_not_run_name_files_and_options_that_exist():
+    for page in PAGES:
+        for comment, _, text in blocks(page):
+            if comment.startswith("not run:"):
+                names = re.findall(r"(?:tools|configs)/[\w./-]+\.(?:py|sh)", text)
+                assert [name for name in names if not (ROOT / name).is_file()] == []
+                for name in re.findall(r"--model (\S+)", text):
+                    assert name in model_entries()
+
+
+def test_ci_finds_the_two_commands():
+    spec = importlib.util.spec_from_file_location("readme", ROOT / ".ci" / "readme.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert module.command("install", text).endswith("blip2 caption demo")
+    assert module.command("test", text).split()[0] == "pytest"
+    with pytest.raises(LookupError, match="0 blocks below '<!-- ci: typo -->'"):
+        module.command("typo", text)
+
+
+@pytest.mark.parametrize("page", [*PAGES, "CHANGELOG.md"])
+def test_links_to_files_lead_somewhere(page):
+    links = re.findall(r"\]\((?!https?://|#)([^)#\s]+)", (ROOT / page).read_text(encoding="utf-8"))
+    assert [link for link in links if not (ROOT / link).exists()] == []
+
+
+def test_every_model_is_in_the_table():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert [name for name in model_entries() if f"[`{name}`]" not in text] == []
+
+
+def test_the_readme_says_what_the_small_model_cannot_do():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "knows drawn scenes only" in text
+    assert "could not run the published weights" in text
