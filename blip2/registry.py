@@ -1,7 +1,7 @@
 """The registries of this package: children of mmengine's roots in the scope ``blip2``.
 
-A child finds its own classes first and falls back to mmengine's; ``locations`` are imported at the first look-up, so that
-importing this module stays cheap. `TOKENIZER` has no root in mmengine and is our own.
+A child finds its own classes first and falls back to mmengine's; ``locations`` are imported at the first look-up, so
+that importing this module stays cheap. `TOKENIZER` has no root in mmengine and is our own.
 """
 
 from importlib.util import find_spec
