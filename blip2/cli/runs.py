@@ -1,10 +1,12 @@
 """What ``blip2 train`` and ``blip2 test`` share: options, the runner's life, errors without a traceback."""
 
 import argparse
+import ast
 import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from mmengine.config import DictAction
 
@@ -16,6 +18,30 @@ EXIT_FINE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Keeps the examples as they are written."""
+
+
+class ConfigOptions(argparse.Action):
+    """``KEY=VALUE`` pairs as a dictionary: Python literals, mmengine's unquoted lists (``[a,b]``), or plain text."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        options = dict(getattr(namespace, self.dest) or {})
+        for pair in values:
+            key, equals, text = pair.partition("=")
+            if not equals or not key:
+                parser.error(f"{option_string}: {pair!r} is not KEY=VALUE")
+            options[key] = _value(text)
+        setattr(namespace, self.dest, options)
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        pass
+    try:
+        return DictAction._parse_iterable(text)
+    except (AssertionError, RecursionError):
+        return text
 
 
 def add_common_options(parser: argparse.ArgumentParser) -> None:
@@ -34,7 +60,7 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=DictAction,
+        action=ConfigOptions,
         metavar="KEY=VALUE",
         help="overrides of the config by dotted key, for example model.prompt='a photo of'",
     )

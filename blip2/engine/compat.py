@@ -68,10 +68,9 @@ def get_installed_path(package: str) -> str:
 
 
 def _module_of(distribution: str) -> str:
-    for module, owners in importlib.metadata.packages_distributions().items():
-        if distribution in owners:
-            return module
-    return distribution.replace("-", "_")
+    owners = importlib.metadata.packages_distributions()
+    modules = [module for module in owners if distribution in owners[module] and not module.startswith("_")]
+    return modules[0] if modules else distribution.replace("-", "_")
 
 
 def mmcv_full_available() -> bool:

@@ -70,6 +70,7 @@ def _replay(schedulers: list[_ParamScheduler], optim_wrapper: OptimWrapper, epoc
         scheduler.last_step = scheduler._global_step = -1
         scheduler.base_values = [group[f"initial_{scheduler.param_name}"] for group in optim_wrapper.param_groups]
         scheduler.step()
+    optim_wrapper._global_step = 0  # type: ignore[attr-defined]  # the optimizer has stepped, in the earlier run
     ended = 0
     for iteration in range(1, iterations + 1):
         for scheduler in schedulers:

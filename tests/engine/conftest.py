@@ -1,139 +1,36 @@
-"""A toy of everything: a net with dropout, noisy data, a metric, and the config that joins them."""
+"""Configs over the toys of tests/data/toy_training.py."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
-from mmengine.evaluator import BaseMetric
-from mmengine.model import BaseModel
-from torch import Tensor, nn
-from torch.utils.data import Dataset
 
-from blip2.registry import DATASETS, METRICS, MODELS
-from blip2.structures import DataSample
+TOYS = Path(__file__).parents[1] / "data"
 
 
-@MODELS.register_module(force=True)
-class ToyNet(BaseModel):
-    """Two linear layers with dropout between them; the first can be frozen."""
-
-    def __init__(self, freeze_first: bool = False, data_preprocessor: dict | None = None) -> None:
-        super().__init__(data_preprocessor=data_preprocessor)
-        self.first, self.norm, self.second = nn.Linear(4, 8), nn.LayerNorm(8), nn.Linear(8, 1)
-        self.dropout = nn.Dropout(0.3)
-        if freeze_first:
-            self.first.requires_grad_(False)
-
-    def forward(self, inputs: Any, data_samples: Any = None, mode: str = "tensor") -> Any:
-        x = torch.stack(list(inputs)) if not isinstance(inputs, Tensor) else inputs
-        y = self.second(self.dropout(self.norm(self.first(x)).relu())).squeeze(-1)
-        if mode == "loss":
-            return {"loss": (y.float() - x.sum(-1)).square().mean()}
-        for sample, value in zip(data_samples, y.float().tolist(), strict=True):
-            sample.pred_score = value
-        return list(data_samples)
-
-
-@DATASETS.register_module(force=True)
-class ToyData(Dataset):
-    """Deterministic vectors plus noise from all three generators, as augmentations draw it."""
-
-    def __init__(self, length: int = 22, noise: bool = True, bad: tuple[int, ...] = ()) -> None:
-        self.length, self.noise, self.bad = length, noise, bad
-        self.metainfo = {"name": "toy"}
-        self.skip_bad_images = False
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> Any:
-        import random
-
-        if index in self.bad:
-            if not self.skip_bad_images:
-                raise ValueError(f"picture {index} is broken")
-            return BadRecord(f"{index}.png", "broken")
-        x = torch.sin(torch.arange(4.0) + index)
-        if self.noise:
-            x = x + random.random() + float(np.random.rand()) + torch.rand(4)
-        sample = DataSample(metainfo={"image_id": index, "ori_shape": (index, 3)})
-        return {"inputs": x, "data_samples": sample}
-
-
-class BadRecord:
-    def __init__(self, img_path: str, reason: str) -> None:
-        self.img_path, self.reason = img_path, reason
-
-    def __str__(self) -> str:
-        return f"{self.img_path}: {self.reason}"
-
-
-@METRICS.register_module(force=True)
-class ToyMetric(BaseMetric):
-    """The ordered ids and the sum of the scores."""
-
-    default_prefix = "toy"
-
-    def process(self, data_batch: Any, data_samples: Any) -> None:
-        self.results += [(sample["image_id"], sample["ori_shape"], sample["pred_score"]) for sample in data_samples]
-
-    def compute_metrics(self, results: list) -> dict:
-        assert all(shape == (image_id, 3) for image_id, shape, _ in results)
-        total = 0.0
-        for _, _, score in results:
-            total += score
-        ids = [image_id for image_id, _, _ in results]
-        return {"exact": total, "count": len(ids), "ordered": float(ids == sorted(ids))}
-
-
-def toy_config(work_dir: Path, *, iterations: bool = False, workers: int = 0, **changes: Any) -> Config:
-    """A training of 4 epochs of 5 batches (or 20 iterations), with a checkpoint every 3 iterations unless changed."""
-    loader = {"batch_size": 4, "num_workers": workers, "persistent_workers": workers > 0}
-    train_cfg = {"by_epoch": False, "max_iters": 20, "val_interval": 7}
-    if not iterations:
-        train_cfg = {"by_epoch": True, "max_epochs": 4}
-    config = {
-        "default_scope": "blip2",
-        "model": {"type": "ToyNet"},
-        "train_dataloader": {
-            **loader,
-            "drop_last": True,
-            "dataset": {"type": "ToyData"},
-            "sampler": {"type": "DefaultSampler", "shuffle": True},
-        },
-        "val_dataloader": {**loader, "dataset": {"type": "ToyData", "noise": False}},
-        "test_dataloader": {**loader, "dataset": {"type": "ToyData", "noise": False}},
-        "train_cfg": train_cfg,
-        "val_cfg": {},
-        "test_cfg": {},
-        "val_evaluator": {"type": "ToyMetric"},
-        "test_evaluator": {"type": "ToyMetric"},
-        "optim_wrapper": {"optimizer": {"type": "AdamW", "lr": 0.05}},
-        "param_scheduler": [
-            {"type": "LinearLR", "start_factor": 0.1, "by_epoch": False, "begin": 0, "end": 6},
-            {"type": "CosineAnnealingLR", "by_epoch": False, "begin": 6, "end": 20, "eta_min": 0.001},
-        ],
-        "default_hooks": {
-            "checkpoint": {"type": "CheckpointHook", "interval": 3, "by_epoch": False},
-            "logger": {"type": "LoggerHook", "interval": 5},
-        },
-        "randomness": {"seed": 3},
-        "work_dir": str(work_dir),
-    }
-    cfg = Config(config)
-    cfg.merge_from_dict(changes)
-    return cfg
+@pytest.fixture(autouse=True, scope="session")
+def toys_on_the_path():
+    sys.path.insert(0, str(TOYS))
+    yield
+    sys.path.remove(str(TOYS))
 
 
 @pytest.fixture
 def toy(tmp_path):
-    """Makes toy configs whose work folder lies in the test's own folder."""
+    """Makes toy configs whose work folder lies in the test's own folder; further arguments by dotted key."""
 
-    def make(name: str = "run", **options: Any) -> Config:
-        return toy_config(tmp_path / name, **options)
+    def make(name: str = "run", *, iterations: bool = False, workers: int = 0, **changes: Any) -> Config:
+        cfg = Config.fromfile(TOYS / "toy_training_config.py", import_custom_modules=False)
+        cfg.work_dir = str(tmp_path / name)
+        for stage in ("train", "val", "test"):
+            cfg[f"{stage}_dataloader"].num_workers = workers
+        if iterations:
+            cfg.train_cfg = {"by_epoch": False, "max_iters": 20, "val_interval": 7}
+        cfg.merge_from_dict(changes)
+        return cfg
 
     return make
 

@@ -1,0 +1,54 @@
+"""What stands in for mmengine's functions that the current stack breaks."""
+
+import sys
+
+import mmengine
+import mmengine.config.config
+import mmengine.device
+import mmengine.model.utils
+import pytest
+import torch
+
+from blip2.engine import compat
+from blip2.engine.errors import OptionError
+
+
+@pytest.fixture(autouse=True)
+def device_as_before():
+    before = mmengine.device.utils.DEVICE
+    yield
+    mmengine.device.utils.DEVICE = before
+
+
+def test_installed_packages_are_found_by_distribution_and_by_module():
+    assert compat.is_installed("mmengine") and compat.is_installed("torch") and compat.is_installed("json")
+    assert compat.is_installed("opencv-python") or compat.is_installed("opencv-python-headless")
+    assert not compat.is_installed("no-such-package")
+
+
+def test_installed_path_is_the_modules_folder():
+    folder = mmengine.__file__.removesuffix("/__init__.py")
+    assert compat.get_installed_path("mmengine") == folder
+    assert compat.get_installed_path("PyYAML").endswith("/yaml")
+    with pytest.raises(ModuleNotFoundError, match="no-such-package"):
+        compat.get_installed_path("no-such-package")
+
+
+def test_patch_reaches_the_modules_that_imported_the_functions():
+    compat.patch_mmengine()
+    assert mmengine.model.utils.mmcv_full_available() is False
+    if "pkg_resources" not in sys.modules:
+        assert mmengine.config.config.is_installed("mmengine")
+
+
+def test_chosen_device_is_mmengines():
+    assert compat.use_device("cpu") == "cpu" and mmengine.device.get_device() == "cpu"
+    assert compat.use_device("meta") == "meta" and mmengine.device.get_device() == "meta"
+    auto = compat.use_device("auto")
+    assert auto == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize("device", ["tpu", "cpu:1", "cuda:x", "", "cuda:4711"])
+def test_device_that_is_not_there_is_named(device):
+    with pytest.raises(OptionError, match=repr(device)):
+        compat.use_device(device)
