@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import torch
 from mmengine.device import get_device
 from mmengine.dist import is_main_process
+from mmengine.evaluator import Evaluator
 from mmengine.model import MMDistributedDataParallel, is_model_wrapper
 from mmengine.runner import Runner as MMRunner
 from mmengine.runner.base_loop import BaseLoop
@@ -21,7 +22,7 @@ from blip2.engine.data import stop_workers
 from blip2.engine.hooks import ProgressHook
 from blip2.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop, TestLoop, ValLoop
 from blip2.engine.schedules import check_not_frozen, resume_schedulers
-from blip2.registry import MODELS, RUNNERS
+from blip2.registry import METRICS, MODELS, RUNNERS
 
 # Longer messages (environment, config, order of hooks) go to the log file alone.
 CONSOLE_LINES = 12
@@ -90,6 +91,12 @@ class Blip2Runner(MMRunner):
         if isinstance(loop, dict) and "type" not in loop:
             return TestLoop(self, self._test_dataloader, self._test_evaluator, **loop)
         return super().build_test_loop(loop)
+
+    def build_evaluator(self, evaluator: dict | list | Evaluator) -> Evaluator:
+        # mmengine takes a metric with an argument ``metrics`` for an evaluator.
+        if isinstance(evaluator, dict) and {"type", "metrics"} <= evaluator.keys() and METRICS.get(evaluator["type"]):
+            return Evaluator([evaluator])
+        return super().build_evaluator(evaluator)
 
     # ----- running -----
 
