@@ -42,7 +42,7 @@ def run(*command: str | Path, cwd: Path, env: dict[str, str] | None = None) -> s
     """The command's output; shows both and stops when the command fails."""
     print("$", " ".join(str(part) for part in command), flush=True)
     done = subprocess.run(command, cwd=cwd, env=env, stdout=subprocess.PIPE, text=True)
-    print(done.stdout if done.returncode else done.stdout[:2000], end="", flush=True)
+    print(done.stdout if done.returncode else done.stdout[:500], end="", flush=True)
     if done.returncode:
         sys.exit(f"smoke_wheel: exit code {done.returncode} of: {' '.join(str(part) for part in command)}")
     return done.stdout
