@@ -30,6 +30,7 @@ for name in blip2.list_models():
     assert Path(config.filename).is_relative_to(package), config.filename
     print(name, config.filename)
 """
+FEW_SCENES = ["--train", "0", "--documents", "0", "--val", "0", "--held-out", "0", "--test", "20"]
 INFERENCE = """
 from blip2 import inference_model
 from blip2.utils.resources import resources_root
@@ -79,8 +80,11 @@ def use(executables: Path, folder: Path) -> None:
     assert run(python, "-c", INFERENCE, cwd=folder, env=env).strip()
 
     tools = Path(loaded.splitlines()[0].split()[1].partition("configs")[0]) / "tools"
-    for tool in ("train.py", "test.py"):
-        run(python, tools / tool, "--help", cwd=folder, env=env)
+    run(python, tools / "train.py", "--help", cwd=folder, env=env)
+    run(blip2, "scenes", "data/scenes", *FEW_SCENES, cwd=folder, env=env)
+    run(python, tools / "test.py", "blip2-tiny_shapes-caption", "--out", "scores.json", cwd=folder, env=env)
+    scores = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
+    assert scores["CIDEr"] > 0, scores
 
 
 if __name__ == "__main__":

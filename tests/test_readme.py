@@ -42,8 +42,7 @@ def test_the_block_runs(page, language, text, tmp_path):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
         [*SHELLS[language], text + CALL_TESTS if language == "python" else text],
-        # Python works anywhere, a command in the clone.
-        cwd=tmp_path if language == "python" else ROOT,
+        cwd=tmp_path,
         env={**os.environ, "PATH": path},
         capture_output=True,
         text=True,
