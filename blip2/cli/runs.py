@@ -14,6 +14,7 @@ from mmengine.config import DictAction
 _UNBUILDABLE = re.compile(r"is not in the .* registry|unexpected keyword argument")
 
 EXIT_FINE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
+EXIT_INTERRUPTED = 130  # as a shell reports a program that Ctrl-C ended
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -110,6 +111,12 @@ def guarded(name: str, command: Callable[[], int]) -> int:
     except BadImagesError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return EXIT_FAILED
+    except KeyboardInterrupt:
+        print(
+            f"\n{name}: interrupted; what was written so far is kept (blip2 train goes on with --resume)",
+            file=sys.stderr,
+        )
+        return EXIT_INTERRUPTED
     except mistakes as error:
         print(f"{name}: {error}", file=sys.stderr)
         return EXIT_USAGE

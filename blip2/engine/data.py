@@ -49,7 +49,7 @@ class PlacedSamples(Dataset):
         if get_worker_info() is not None:  # a worker's generators serve nothing else
             random_state.seed_cpu(seed)
             return index, self.dataset[index]
-        with random_state.preserved():
+        with random_state.preserved(gpus=False):
             random_state.seed_cpu(seed)
             return index, self.dataset[index]
 

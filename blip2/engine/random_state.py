@@ -11,14 +11,14 @@ from mmengine.dist import all_gather_object, get_rank
 from mmengine.logging import print_log
 
 
-def capture() -> dict[str, Any]:
-    """The state of Python's, numpy's and torch's generators (CPU and every GPU), as plain values and tensors."""
+def capture(gpus: bool = True) -> dict[str, Any]:
+    """The state of Python's, numpy's and torch's generators, as plain values and tensors."""
     kind, keys, position, has_gauss, gauss = np.random.get_state(legacy=True)
     return {
         "python": random.getstate(),
         "numpy": [str(kind), torch.from_numpy(np.asarray(keys, dtype=np.int64)), position, has_gauss, gauss],
         "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        "cuda": torch.cuda.get_rng_state_all() if gpus and torch.cuda.is_initialized() else [],
     }
 
 
@@ -48,9 +48,9 @@ def restore_own(states: list[dict[str, Any]]) -> None:
 
 
 @contextmanager
-def preserved() -> Iterator[None]:
+def preserved(gpus: bool = True) -> Iterator[None]:
     """Whatever is drawn inside, the generators go on afterwards as if it had not been."""
-    state = capture()
+    state = capture(gpus)
     try:
         yield
     finally:

@@ -1,5 +1,7 @@
 """mmengine's Runner with this package's loops, checkpoints and devices."""
 
+import copy
+import itertools
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -59,10 +61,26 @@ class Blip2Runner(MMRunner):
         return logger
 
     def build_model(self, model: nn.Module | dict) -> nn.Module:
-        if get_device() != "meta" or isinstance(model, nn.Module):
-            return super().build_model(model)
-        with torch.device("meta"):
-            return MODELS.build(model)
+        if isinstance(model, nn.Module):
+            return model
+        ready_weights = self._train_loop is None and self._load_from and not self._own_start
+        if get_device() == "meta" or ready_weights:
+            with torch.device("meta"):
+                built = MODELS.build(copy.deepcopy(model))
+            if get_device() == "meta":
+                return built
+            if _is_complete_with_weights(built):
+                # Random weights need not be drawn first, nor two copies held.
+                load_checkpoint(built, self._load_from)
+                self._has_loaded = True
+                return built
+        return super().build_model(model)
+
+    @property
+    def _own_start(self) -> bool:
+        """Whether a hook of the config has a say in what the model starts from."""
+        kinds = {hook.get("type") for hook in self.cfg.get("custom_hooks") or [] if isinstance(hook, dict)}
+        return bool(kinds - {"PlainCheckpoint", "ProgressHook"})
 
     def wrap_model(self, model_wrapper_cfg: dict | None, model: nn.Module) -> nn.Module:
         needs_sync = any(isinstance(module, nn.SyncBatchNorm) for module in model.modules())
@@ -159,6 +177,8 @@ class Blip2Runner(MMRunner):
         if revise_keys:
             raise ValueError("revise_keys: rename the keys in the file instead; this package loads them as they are")
         result = load_checkpoint(self.bare_model, filename, map_location="cpu", strict=strict)
+        if not self._resume:
+            self.call_hook("after_load_checkpoint", checkpoint={"state_dict": self.bare_model.state_dict()})
         self._has_loaded = True
         self.logger.info(f"weights from {filename}")
         return result
@@ -178,6 +198,8 @@ class Blip2Runner(MMRunner):
         checkpoint = read_training_state(path)
         self.load_checkpoint(path)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
+        if "ema_state_dict" in checkpoint:  # mmengine's EMAHook saves averages as the weights, and has put them back
+            self.bare_model.load_state_dict(checkpoint["state_dict"], strict=False)
         meta, loop = checkpoint["meta"], self.train_loop
         self.message_hub.load_state_dict(checkpoint["message_hub"])
         if isinstance(loop, EpochBasedTrainLoop | IterBasedTrainLoop):
@@ -247,7 +269,7 @@ class Blip2Runner(MMRunner):
 
 
 def read_training_state(path: Path) -> dict[str, Any]:
-    """Everything but the weights of a checkpoint that training wrote.
+    """A checkpoint that training wrote; large tensors stay on the disk until they are used.
 
     Raises `CheckpointError` when it is damaged, holds weights alone, or was not written by this package.
     """
@@ -269,7 +291,19 @@ def read_training_state(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"checkpoint {path} lacks {', '.join(lacking)}: it was not written by this package's training"
         )
-    return {key: value for key, value in checkpoint.items() if key != "state_dict"}
+    return checkpoint
+
+
+def _is_complete_with_weights(model: nn.Module) -> bool:
+    """Whether a model on the meta device has nothing that a checkpoint would not bring.
+
+    Of modules that are neither ours nor torch's it isn't known what they compute when they are built.
+    """
+    if not all(type(module).__module__.startswith(("blip2.", "torch.nn.")) for module in model.modules()):
+        return False
+    saved = model.state_dict().keys()
+    named = itertools.chain(model.named_parameters(), model.named_buffers())
+    return all(name in saved for name, tensor in named if tensor.is_meta)
 
 
 def _is_for_console(record: logging.LogRecord) -> bool:

@@ -146,3 +146,17 @@ def test_trained_checkpoint_is_scored_the_same_in_every_precision_but_for_roundi
         assert all(isinstance(caption, str) for caption in captions)
     assert set(scores["fp32"]) == {"CIDEr"}
     assert scores["bf16"]["CIDEr"] == pytest.approx(scores["fp32"]["CIDEr"], abs=1.0)
+
+
+def test_model_that_is_only_tested_is_never_drawn_at_random(config, monkeypatch):
+    cfg = config("run", **{"train_cfg.max_iters": 2})
+    trained = build_runner(cfg, device="cpu")
+    trained.train()
+    monkeypatch.setattr(
+        torch.nn.init, "normal_", lambda tensor, *_, **__: pytest.fail("drawn") if not tensor.is_meta else tensor
+    )
+    runner = build_runner(cfg, device="cpu", test_only=True, checkpoint=cfg.work_dir)
+    for key, value in runner.model.state_dict().items():
+        assert torch.equal(value, trained.model.state_dict()[key]), key
+    assert not any(tensor.is_meta for tensor in (*runner.model.parameters(), *runner.model.buffers()))
+    assert set(runner.test()) == {"CIDEr"}

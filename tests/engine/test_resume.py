@@ -185,3 +185,14 @@ def test_resume_folder_without_checkpoint_is_named(toy, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(CheckpointError, match="empty holds no epoch"):
         train(toy(), resume=tmp_path / "empty")
+
+
+def test_averaged_weights_resume_bit_for_bit(toy):
+    average = {"custom_hooks": [{"type": "EMAHook", "momentum": 0.1}]}
+    whole = train(toy("whole", **average))
+    train(toy("parts", **average, **{"train_cfg.max_epochs": 2}))
+    resumed = train(toy("parts", **average), resume=True)
+    assert_same_weights(resumed, weights(whole))
+    ours, theirs = (read_state_dict(f"{runner.work_dir}/iter_20.pth") for runner in (resumed, whole))
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    assert any(not torch.equal(ours[key], weights(whole)[key]) for key in ours)  # the averages are what is saved
