@@ -96,12 +96,12 @@ def _usage(entry: ModelEntry, root: Path) -> Iterator[str]:
     example = "picture.jpg"
     yield (
         "```python\nfrom blip2 import inference_model\n\n"
-        f"result = inference_model('{entry.name}', '{example}')\n"
-        "print(result['pred_caption'])\n```"
+        f'result = inference_model("{entry.name}", "{example}")\n'
+        'print(result["pred_caption"])\n```'
     )
     yield f"On the command line: `blip2 caption {example} --model {entry.name}`."
     yield "**Use the model**"
-    yield f"```python\nfrom blip2 import get_model\n\nmodel = get_model('{entry.name}', pretrained=True)\n```"
+    yield f'```python\nfrom blip2 import get_model\n\nmodel = get_model("{entry.name}", pretrained=True)\n```'
     yield "**Test**"
     yield f"```shell\npython tools/test.py {_relative(entry.config, root)} {_weights_argument(entry, root)}\n```"
     start = f" --cfg-options load_from={_weights_argument(entry, root)}" if entry.converted_from else ""
