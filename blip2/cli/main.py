@@ -16,6 +16,7 @@ COMMANDS = {
     "caption": ("blip2.cli.caption", "caption picture files, folders or addresses"),
     "train": ("blip2.cli.train", "train a model from a config"),
     "test": ("blip2.cli.test", "score a checkpoint on a config's test set"),
+    "scenes": ("blip2.cli.scenes", "write the small model's data: drawn scenes with captions"),
     "list": ("blip2.cli.list", "list the models that a name loads"),
 }
 

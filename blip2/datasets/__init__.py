@@ -5,6 +5,7 @@ from .bad_images import BadImage, set_skip_bad_images
 from .base import BaseImageDataset
 from .caption import CaptionDataset, COCOCaption
 from .image_text import ImageTextDataset
+from .text import TextDocuments
 
 __all__ = [
     "BadImage",
@@ -12,6 +13,7 @@ __all__ = [
     "COCOCaption",
     "CaptionDataset",
     "ImageTextDataset",
+    "TextDocuments",
     "set_skip_bad_images",
     "transforms",
 ]

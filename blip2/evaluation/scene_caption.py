@@ -8,8 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from mmengine.evaluator import BaseMetric
-
+from blip2.evaluation.gathered import GatheredMetric
 from blip2.registry import METRICS
 from blip2.structures.scene import COLOURS, SHAPES, Scene, SceneObject, place_holds, relation_holds
 
@@ -28,7 +27,10 @@ CHUNKS = (
         rf"(?P<colour>{'|'.join(COLOURS)}) (?P<shape>{'|'.join([*PLURAL_OF, *SHAPES])})",
     ),
     ("H", r"(?P<heads>two|three|four) shapes"),
-    ("P", r"at the (?P<edge>top|bottom)|on the (?P<side>left|right) side|in the (?P<corner>(?:top|bottom) (?:left|right)) corner|in the (?P<centre>middle)"),
+    (
+        "P",
+        r"at the (?P<edge>top|bottom)|on the (?P<side>left|right) side|in the (?P<corner>(?:top|bottom) (?:left|right)) corner|in the (?P<centre>middle)",
+    ),
     ("C", r"(?:to|on) its (?P<its>left|right)|(?P<it>above|below|under) it"),
     ("R", r"(?:to the |on the )?(?P<beside>left|right) of|(?P<level>above|over|below|under|beneath)"),
     ("T", r"there is"),
@@ -126,16 +128,21 @@ def _referents(phrases: Sequence[NounPhrase], scene: Scene) -> Iterator[tuple[tu
 
 
 def _statement_holds(letters: str, chunks: list[tuple[str, Any]], referents: Sequence[Sequence[SceneObject]]) -> bool:
-    """Whether relation and places are true of `referents` (one group of objects a noun phrase, in the caption's order)."""
+    """Whether relation and places are true of `referents`: one group of objects a noun phrase, in the caption's order."""
     match = CAPTION.fullmatch(letters)
     assert match is not None
-    swapped = match["r4"] or match["c"]  # 'left of B there is A' and 'B with A to its left' name the second object first
+    swapped = (
+        match["r4"] or match["c"]
+    )  # 'left of B there is A' and 'B with A to its left' name the second object first
     first, second = (referents[1], referents[0]) if swapped else (referents[0], referents[1])
     relation = next(meaning for letter, meaning in chunks if letter in "RC")
     if not all(relation_holds(a, relation, b) for a in first for b in second):
         return False
     nouns = 0
-    for letter, meaning in chunks:  # a place speaks of the noun phrase before it, or of the first if it comes before all
+    for (
+        letter,
+        meaning,
+    ) in chunks:  # a place speaks of the noun phrase before it, or of the first if it comes before all
         if letter == "N":
             nouns += 1
         elif letter == "P" and not all(place_holds(o, meaning) for o in referents[max(nouns - 1, 0)]):
@@ -144,8 +151,8 @@ def _statement_holds(letters: str, chunks: list[tuple[str, Any]], referents: Seq
 
 
 @METRICS.register_module()
-class SceneCaptionAccuracy(BaseMetric):
-    """Share of captions, in percent, whose objects are right (``objects``) and that are true in every phrase (``exact``).
+class SceneCaptionAccuracy(GatheredMetric):
+    """Share of captions, in percent, whose objects are right (``objects``) and which are true throughout (``exact``).
 
     Args:
         scene_file: JSON with the scene graphs, ``{"<image_id>": {"background": …, "objects": […]}, …}``, as the scene
@@ -176,3 +183,28 @@ class SceneCaptionAccuracy(BaseMetric):
             name: 100 * sum(getattr(verdict, name) for verdict in verdicts) / len(verdicts)
             for name in ("objects", "exact")
         }
+
+
+@METRICS.register_module()
+class DocumentAccuracy(GatheredMetric):
+    """Share, in percent, of continuations that are right: ``paraphrase`` of a stated pair of objects, ``answers``.
+
+    It reads the fields of `blip2.datasets.TextDocuments`: a sample with ``scene`` is judged as a caption of that scene,
+    the words of the prompt after ``</s>`` included; one with ``answer`` must equal it.
+    """
+
+    default_prefix = "documents"
+
+    def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
+        for sample in data_samples:
+            if "scene" in sample:
+                sentence = sample["prompt"].split("</s>")[-1] + " " + sample["pred_text"]
+                self.results.append(("paraphrase", judge_caption(sentence, Scene.from_dict(sample["scene"])).exact))
+            else:
+                self.results.append(("answers", sample["pred_text"] == sample["answer"]))
+
+    def compute_metrics(self, results: list) -> dict[str, float]:
+        right: dict[str, list[bool]] = {}
+        for kind, correct in results:
+            right.setdefault(kind, []).append(correct)
+        return {kind: 100 * sum(values) / len(values) for kind, values in right.items()}

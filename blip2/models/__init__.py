@@ -6,6 +6,7 @@ from .data_preprocessor import MultiModalDataPreprocessor
 from .freeze import freeze
 from .heads import LinearClsHead
 from .language import AutoTokenizer, Blip2Tokenizer, OPTForCausalLM
+from .pretrain import LanguageModelPretrainer, VisionCaptioner
 from .qformer import Qformer
 from .vision import BEiTViT, TIMMBackbone
 
@@ -15,10 +16,12 @@ __all__ = [
     "Blip2Base",
     "Blip2Caption",
     "Blip2Tokenizer",
+    "LanguageModelPretrainer",
     "LinearClsHead",
     "MultiModalDataPreprocessor",
     "OPTForCausalLM",
     "Qformer",
     "TIMMBackbone",
+    "VisionCaptioner",
     "freeze",
 ]

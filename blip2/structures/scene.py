@@ -49,8 +49,8 @@ class Scene:
 def relation_holds(first: SceneObject, relation: str, second: SceneObject) -> bool:
     """Whether `first` is `relation` ('left', 'right', 'above', 'below') of `second`.
 
-    The centres must be a tenth of the picture apart in that direction, and the direction must be within 63° of the axis:
-    what lies diagonally is both left of and above. The grammar states only the dominant direction.
+    The centres must be a tenth of the picture apart in that direction, and the direction within 63° of the axis: what
+    lies diagonally is both left of and above. The grammar states only the dominant direction.
     """
     dx, dy = second.x - first.x, second.y - first.y
     along, across = {"left": (dx, dy), "right": (-dx, dy), "above": (dy, dx), "below": (-dy, dx)}[relation]

@@ -34,7 +34,8 @@ def validation_document(rng: random.Random) -> dict[str, Any]:
     if rng.random() < 0.5:
         first, second, _ = rng.choice(clear_pairs(scene))
         pair = Scene((first, second), "flat")
-        return {"prompt": statement(pair, rng).core().wording(rng) + "</s>", "scene": pair.to_dict()}
+        context = statement(pair, rng).core().wording(rng)
+        return {"prompt": f"{context}</s>there is", "scene": pair.to_dict()}  # 'there is': no question now
     context, asked, answer = _asked_context(scene, rng)
     return {"prompt": f"{context}</s>Question: {asked} Answer:", "answer": answer}
 

@@ -1,0 +1,126 @@
+"""Writing a data set of drawn scenes: pictures, annotations in COCO's forms, scene graphs, and text documents.
+
+::
+
+    images/<split>/<id>.jpg (every tenth a .png)
+    annotations/<split>.json          captions as in Karpathy's splits: [{image, image_id, caption: [five]}]
+    annotations/<split>_gt.json       the same in COCO form, for the metric
+    annotations/train_places.json     as train.json, with sentences that give every object its place besides
+    scenes/<split>.json               scene graphs by image_id
+    documents/{train,val}.jsonl       text alone, for the language model
+"""
+
+import json
+import os
+import random
+import sys
+from collections.abc import Iterator, Mapping
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from blip2.datasets.scenes.documents import document, validation_document
+from blip2.datasets.scenes.grammar import captions, located_caption
+from blip2.datasets.scenes.render import draw_scene
+from blip2.datasets.scenes.sample import random_scene
+
+# A split's number opens its image ids, and a picture depends on nothing but seed, split and place in the split.
+SPLITS = {"train": 0, "val": 1, "test": 2, "held_out": 3}
+IDS_PER_SPLIT = 10_000_000
+DEFAULT_COUNTS = {"train": 60_000, "val": 500, "test": 2_000, "held_out": 1_000, "documents": 200_000}
+LOCATED_CAPTIONS = 3
+
+
+def generate(
+    root: str | Path,
+    counts: Mapping[str, int] | None = None,
+    size: int = 96,
+    seed: int = 0,
+    workers: int | None = None,
+) -> Iterator[tuple[str, int, int]]:
+    """Write the data set below `root`; yields (what, done, total) as it goes on.
+
+    Args:
+        root: a folder that does not exist yet, or is empty.
+        counts: pictures a split ('train', 'val', 'test', 'held_out') and 'documents'; others as in `DEFAULT_COUNTS`.
+        size: side of the pictures in pixels.
+        seed: the same seed gives the same files, whatever `workers` is.
+        workers: processes; default: one a core.
+
+    Raises:
+        FileExistsError: `root` holds something.
+        ValueError: an unknown name in `counts`.
+    """
+    root = Path(root)
+    unknown = set(counts or {}) - set(DEFAULT_COUNTS)
+    if unknown:
+        raise ValueError(f"no split is called {', '.join(sorted(unknown))}; there are {', '.join(DEFAULT_COUNTS)}")
+    if root.is_dir() and any(root.iterdir()):
+        raise FileExistsError(f"{root} is not empty: name a new folder, or remove it first")
+    totals = {**DEFAULT_COUNTS, **(counts or {})}
+    for folder in ("annotations", "scenes", "documents"):
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    # Forked children start at once, and from an interactive session too; other systems than Linux have to spawn them.
+    with get_context("fork" if sys.platform == "linux" else "spawn").Pool(workers or os.cpu_count()) as pool:
+        for split in SPLITS:
+            (root / "images" / split).mkdir(parents=True, exist_ok=True)
+            records = []
+            make = partial(_write_picture, root, split, size, seed)
+            for record in pool.imap(make, range(totals[split]), chunksize=64):
+                records.append(record)
+                if len(records) % 500 == 0 or len(records) == totals[split]:
+                    yield split, len(records), totals[split]
+            _write_annotations(root, split, records)
+        _write_documents(root, seed, totals["documents"], pool)
+        yield "documents", totals["documents"], totals["documents"]
+
+
+def picture_of(split: str, index: int, seed: int = 0) -> random.Random:
+    """The source of randomness of one picture of a split."""
+    return random.Random(f"{seed}/{split}/{index}")
+
+
+def _write_picture(root: Path, split: str, size: int, seed: int, index: int) -> dict[str, Any]:
+    rng = picture_of(split, index, seed)
+    scene = random_scene(rng, "held_out" if split == "held_out" else "seen")
+    image_id = SPLITS[split] * IDS_PER_SPLIT + index
+    name = f"images/{split}/{image_id:08d}.{'png' if index % 10 == 9 else 'jpg'}"
+    draw_scene(scene, rng, size).save(root / name, quality=92)
+    record = {"image": name, "image_id": image_id, "caption": captions(scene, rng), "scene": scene.to_dict()}
+    if split == "train":
+        record["places"] = [located_caption(scene, rng) for _ in range(LOCATED_CAPTIONS)]
+    return record
+
+
+def _write_annotations(root: Path, split: str, records: list[dict[str, Any]]) -> None:
+    rows = [{key: record[key] for key in ("image", "image_id", "caption")} for record in records]
+    _dump(root / f"annotations/{split}.json", rows)
+    _dump(root / f"scenes/{split}.json", {record["image_id"]: record["scene"] for record in records})
+    images = [{"id": record["image_id"], "file_name": record["image"]} for record in records]
+    texts = [(record["image_id"], caption) for record in records for caption in record["caption"]]
+    annotations = [{"id": i, "image_id": image_id, "caption": text} for i, (image_id, text) in enumerate(texts)]
+    _dump(root / f"annotations/{split}_gt.json", {"images": images, "annotations": annotations})
+    if split == "train":
+        both = zip(rows, records, strict=True)
+        located = [{**row, "caption": row["caption"] + record["places"]} for row, record in both]
+        _dump(root / "annotations/train_places.json", located)
+
+
+def _write_documents(root: Path, seed: int, count: int, pool: Any) -> None:
+    for split, make, number in (("train", _document, count), ("val", _validation_document, min(1000, count))):
+        with (root / f"documents/{split}.jsonl").open("w", encoding="utf-8") as file:
+            for row in pool.imap(partial(make, seed), range(number), chunksize=500):
+                file.write(json.dumps(row) + "\n")
+
+
+def _document(seed: int, index: int) -> dict[str, Any]:
+    return {"text": document(random.Random(f"{seed}/document/{index}"))}
+
+
+def _validation_document(seed: int, index: int) -> dict[str, Any]:
+    return validation_document(random.Random(f"{seed}/validation document/{index}"))
+
+
+def _dump(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content), encoding="utf-8")

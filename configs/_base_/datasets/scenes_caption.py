@@ -1,0 +1,63 @@
+# Drawn scenes, written by `blip2 scenes data/scenes`: 96 px pictures with five captions each, and their scene graphs.
+data_preprocessor = dict(
+    type="MultiModalDataPreprocessor",
+    mean=[122.7709383, 116.7460125, 104.09373615],
+    std=[68.5005327, 66.6321579, 70.32316305],
+    to_rgb=True,
+)
+
+# No flips and only slight crops: captions speak of left and right, and of places in the picture.
+train_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(
+        type="RandomResizedCrop",
+        scale=96,
+        crop_ratio_range=(0.9, 1.0),
+        aspect_ratio_range=(0.97, 1.03),
+        interpolation="bilinear",
+        backend="pillow",
+    ),
+    dict(type="PackInputs", algorithm_keys=["gt_caption"], meta_keys=["image_id"]),
+]
+
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="Resize", scale=(96, 96), interpolation="bicubic", backend="pillow"),
+    dict(type="PackInputs", meta_keys=["image_id"]),
+]
+
+train_dataloader = dict(
+    batch_size=128,
+    num_workers=2,
+    drop_last=True,
+    collate_fn=dict(type="default_collate"),  # stacked in the worker: one tensor to hand over instead of 128
+    sampler=dict(type="DefaultSampler", shuffle=True),
+    dataset=dict(
+        type="COCOCaption",
+        data_root="data/scenes",
+        ann_file="annotations/train.json",
+        check_images=False,
+        pipeline=train_pipeline,
+    ),
+)
+
+val_dataloader = dict(
+    batch_size=100,
+    num_workers=2,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(type="COCOCaption", data_root="data/scenes", ann_file="annotations/val.json", pipeline=test_pipeline),
+)
+val_evaluator = [dict(type="SceneCaptionAccuracy", scene_file="data/scenes/scenes/val.json")]
+val_cfg = dict()
+
+test_dataloader = dict(
+    batch_size=100,
+    num_workers=2,
+    sampler=dict(type="DefaultSampler", shuffle=False),
+    dataset=dict(type="COCOCaption", data_root="data/scenes", ann_file="annotations/test.json", pipeline=test_pipeline),
+)
+test_evaluator = [
+    dict(type="SceneCaptionAccuracy", scene_file="data/scenes/scenes/test.json"),
+    dict(type="COCOCaption", ann_file="data/scenes/annotations/test_gt.json"),
+]
+test_cfg = dict()
