@@ -18,8 +18,8 @@ TEXTURE_OF = {"striped": "striped", "dotted": "dotted", "spotted": "dotted"}
 DIRECTION_OF = {"over": "above", "under": "below", "beneath": "below"}
 PLURAL_OF = {shape + ("es" if shape.endswith("s") else "s"): shape for shape in SHAPES}
 
-# A caption is cut into chunks, each a letter: N noun phrase, R relation, C relation with a pronoun, P place, H head count,
-# T 'there is', I 'is', W 'with', A 'and', ',' comma. Chunk order then tells what is stated.
+# A caption is cut into chunks, each a letter: N noun phrase, R relation, C relation with a pronoun, P place, H head
+# count, T 'there is', I 'is', W 'with', A 'and', ',' comma. Chunk order then tells what is stated.
 CHUNKS = (
     (
         "N",
@@ -29,7 +29,8 @@ CHUNKS = (
     ("H", r"(?P<heads>two|three|four) shapes"),
     (
         "P",
-        r"at the (?P<edge>top|bottom)|on the (?P<side>left|right) side|in the (?P<corner>(?:top|bottom) (?:left|right)) corner|in the (?P<centre>middle)",
+        r"at the (?P<edge>top|bottom)|on the (?P<side>left|right) side|"
+        r"in the (?P<corner>(?:top|bottom) (?:left|right)) corner|in the (?P<centre>middle)",
     ),
     ("C", r"(?:to|on) its (?P<its>left|right)|(?P<it>above|below|under) it"),
     ("R", r"(?:to the |on the )?(?P<beside>left|right) of|(?P<level>above|over|below|under|beneath)"),
@@ -62,7 +63,7 @@ class NounPhrase:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`objects`: two or more objects named with colour and shape, all there. `exact`: besides, a relation, all phrases true."""
+    """`objects`: two or more are named with colour and shape, all there. `exact`: besides, a relation, and all true."""
 
     objects: bool
     exact: bool
@@ -113,7 +114,7 @@ def _meaning(letter: str, groups: dict[str, str]) -> Any:
 
 
 def _referents(phrases: Sequence[NounPhrase], scene: Scene) -> Iterator[tuple[tuple[SceneObject, ...], ...]]:
-    """Every way to let the phrases speak of different objects; a plural speaks of all that fit, and the number must agree."""
+    """Every way to let the phrases speak of different objects; a plural means all that fit, in the right number."""
     choices: list[list[tuple[SceneObject, ...]]] = []
     for phrase in phrases:
         fitting = tuple(o for o in scene.objects if phrase.fits(o))
@@ -128,7 +129,7 @@ def _referents(phrases: Sequence[NounPhrase], scene: Scene) -> Iterator[tuple[tu
 
 
 def _statement_holds(letters: str, chunks: list[tuple[str, Any]], referents: Sequence[Sequence[SceneObject]]) -> bool:
-    """Whether relation and places are true of `referents`: one group of objects a noun phrase, in the caption's order."""
+    """Whether relation and places are true of `referents`: a group of objects for each noun phrase, in order."""
     match = CAPTION.fullmatch(letters)
     assert match is not None
     swapped = (

@@ -172,11 +172,13 @@ class LanguageModelPretrainer(BaseModel):
         return list(data_samples)
 
 
-def start_from_sines(vision_backbone: nn.Module) -> None:
+def start_from_sines(vision_backbone: Any) -> None:
     """Set ``pos_embed`` (1×(1+h·w)×D, class token first) to 2-D sines and cosines, zero for the class token."""
     from timm.layers import build_sincos2d_pos_embed  # timm takes a second to import
 
     pos_embed = vision_backbone.pos_embed
+    if pos_embed is None:
+        raise ValueError("VisionCaptioner wants absolute position embeddings: give the backbone use_abs_pos_emb=True")
     side = round((pos_embed.shape[1] - 1) ** 0.5)
     with torch.no_grad():
         pos_embed.zero_()

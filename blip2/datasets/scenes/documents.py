@@ -49,7 +49,7 @@ def _asked_context(scene: Scene, rng: random.Random) -> tuple[str, str, str]:
 
 def question(rng: random.Random, first: SceneObject, second: SceneObject, relation: str) -> tuple[str, str]:
     """A question about a pair of objects and its answer, both to be read off one sentence about the pair."""
-    obj, other = rng.sample((first, second), k=2)
+    obj = rng.choice((first, second))
     kinds = ["where", "exists"]
     if first.shape != second.shape:
         kinds.append("colour")
