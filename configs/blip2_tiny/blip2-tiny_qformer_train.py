@@ -1,6 +1,9 @@
 # Stage 3: the Q-Former learns to make the frozen language model say what the frozen image encoder sees.
 _base_ = ["blip2-tiny_shapes-caption.py"]
 
+load_from = None
+model = dict(prompt="")  # the captions to learn are whole sentences
+
 custom_hooks = [
     dict(
         type="LoadParts",
@@ -11,8 +14,8 @@ custom_hooks = [
     )
 ]
 
-train_cfg = dict(max_iters=4000)
+train_cfg = dict(max_iters=2800)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=400),
-    dict(type="CosineAnnealingLR", by_epoch=False, begin=400, end=4000, eta_min=2e-5),
+    dict(type="CosineAnnealingLR", by_epoch=False, begin=400, end=2800, eta_min=2e-5),
 ]

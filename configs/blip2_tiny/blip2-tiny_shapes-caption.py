@@ -1,5 +1,5 @@
-# The small BLIP-2 that captions drawn scenes. Its weights come by the recipe of configs/blip2_tiny/README.md;
-# blip2-tiny_qformer_train.py is the last stage of it.
+# The small BLIP-2 that captions drawn scenes. To train with this config, or one that inherits it, is to fine-tune the
+# shipped weights; blip2-tiny_qformer_train.py is how they came about.
 _base_ = [
     "../_base_/models/blip2_tiny.py",
     "../_base_/datasets/scenes_caption.py",
@@ -16,7 +16,10 @@ model = dict(
     text_backbone={{_base_.text_backbone}},
     multimodal_backbone={{_base_.multimodal_backbone}},
     vision_neck={{_base_.vision_neck}},
-    prompt="",
+    prompt="there is",
     max_txt_len=32,
+    length_penalty=0.0,  # the likeliest caption; the mean over its tokens would favour long ones with easy words
     captions_per_picture=2,
 )
+
+load_from = "configs/blip2_tiny/blip2-tiny_shapes-caption.safetensors"
