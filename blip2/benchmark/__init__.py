@@ -1,0 +1,1 @@
+"""What ``blip2 benchmark`` runs: captioning timed stage by stage, beside the same work in another library."""

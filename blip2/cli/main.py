@@ -18,6 +18,7 @@ COMMANDS = {
     "test": ("blip2.cli.test", "score a checkpoint on a config's test set"),
     "scenes": ("blip2.cli.scenes", "write the small model's data: drawn scenes with captions"),
     "list": ("blip2.cli.list", "list the models that a name loads"),
+    "benchmark": ("blip2.cli.benchmark", "time captioning here, beside the same work in transformers"),
 }
 
 EXIT_USAGE = 2
@@ -27,7 +28,7 @@ EXIT_BROKEN_PIPE = 141
 
 def help_text() -> str:
     """What ``blip2 --help`` prints."""
-    rows = "\n".join(f"  {name:<9}{summary}" for name, (_, summary) in COMMANDS.items())
+    rows = "\n".join(f"  {name:<11}{summary}" for name, (_, summary) in COMMANDS.items())
     return f"""\
 usage: blip2 COMMAND [ARGUMENTS]
 

@@ -1,0 +1,274 @@
+"""The same captioning in ``transformers``: `Blip2ForConditionalGeneration` with our model's weights copied in."""
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from blip2.models.blip2_caption import Blip2Caption
+from blip2.models.language.opt import OPTForCausalLM
+from blip2.models.qformer import Qformer
+from blip2.models.vision import BEiTViT
+
+from .captioner import synchronize
+from .work import Work
+
+# Our key → transformers' key, all rules in turn. None: a buffer that transformers does not keep.
+KEY_RULES: tuple[tuple[str, str | None], ...] = (
+    (r"^multimodal_backbone\.bert\.embeddings\.position_ids$", None),
+    (r"^vision_backbone\.cls_token$", "vision_model.embeddings.class_embedding"),
+    (r"^vision_backbone\.pos_embed$", "vision_model.embeddings.position_embedding"),
+    (r"^vision_backbone\.patch_embed\.projection\.", "vision_model.embeddings.patch_embedding."),
+    (r"^vision_backbone\.layers\.", "vision_model.encoder.layers."),
+    (r"\.attn\.(qkv|q_bias|v_bias)", r".self_attn.\1"),
+    (r"\.attn\.proj\.", ".self_attn.projection."),
+    (r"\.ln([12])\.", r".layer_norm\1."),
+    (r"\.ffn\.layers\.0\.0\.", ".mlp.fc1."),
+    (r"\.ffn\.layers\.1\.", ".mlp.fc2."),
+    (r"^ln_vision_backbone\.", "vision_model.post_layernorm."),
+    (r"^multimodal_backbone\.bert\.embeddings\.LayerNorm\.", "qformer.layernorm."),
+    (r"^multimodal_backbone\.bert\.", "qformer."),
+    (r"\.(attention|crossattention)\.self\.", r".\1.attention."),
+    (r"^vision_neck\.fc\.", "language_projection."),
+    (r"^text_backbone\.", "language_model."),
+)
+
+
+class PeerUnavailableError(RuntimeError):
+    """The peer cannot be measured here; the text says why and what to do."""
+
+
+def convert_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies of a `Blip2Caption`'s weights under transformers' keys."""
+    converted: dict[str, Tensor] = {}
+    for key, value in state.items():
+        if (name := _peer_key(key)) is not None:
+            converted[name] = value.detach().clone()
+    for name in [name for name in converted if name.endswith(".self_attn.q_bias")]:
+        stem = name.removesuffix("q_bias")
+        query, value = converted.pop(name), converted.pop(stem + "v_bias")
+        converted[stem + "qkv.bias"] = torch.cat((query, torch.zeros_like(query), value))
+    return converted
+
+
+def _peer_key(key: str) -> str | None:
+    for pattern, replacement in KEY_RULES:
+        if replacement is None:
+            if re.search(pattern, key):
+                return None
+        else:
+            key = re.sub(pattern, replacement, key)
+    return key
+
+
+class TransformersCaptioner:
+    """`Blip2ForConditionalGeneration` and `BlipImageProcessorPil`, as their users call them.
+
+    Args:
+        model: ours, in fp32; its weights are copied.
+        picture_size: height and width of the pictures that the model is given.
+        work: what will be asked of it.
+
+    Raises:
+        PeerUnavailableError: transformers is missing or too old, or has no such architecture.
+    """
+
+    name = "transformers"
+
+    def __init__(self, model: Blip2Caption, picture_size: tuple[int, int], work: Work) -> None:
+        _check_expressible(model)
+        try:
+            from transformers import BlipImageProcessorPil
+        except ImportError as error:
+            raise PeerUnavailableError(f"{error}; install it with: pip install 'transformers>=5.23'") from error
+        self.device = next(model.parameters()).device
+        self.model = _copy(model)
+        self.interpolate = picture_size != model.vision_backbone.img_size
+        normalization = model.data_preprocessor
+        self.processor = BlipImageProcessorPil(
+            size={"height": picture_size[0], "width": picture_size[1]},
+            image_mean=(normalization.mean / 255).flatten().tolist(),  # on the scale of 0 to 1
+            image_std=(normalization.std / 255).flatten().tolist(),
+        )
+        self.dtype = torch.float32
+        tokenizer = model.tokenizer
+        options = work.options(model.options)
+        (prompt,) = tokenizer.encode([options.prompt])
+        queries = [self.model.config.image_token_index] * self.model.config.num_query_tokens
+        self.prompt = torch.tensor([queries + prompt], device=self.device)
+        self.arguments = dict(
+            num_beams=work.num_beams,
+            do_sample=False,
+            min_new_tokens=work.max_new_tokens,
+            max_new_tokens=work.max_new_tokens,
+            eos_token_id=tokenizer.token_id("\n"),
+            pad_token_id=tokenizer.pad_token_id,
+        )
+
+    def decode(self, files: Sequence[Path]) -> Tensor:
+        images = []
+        for file in files:
+            with Image.open(file) as image:
+                images.append(image.convert("RGB"))
+        pixels = self.processor(images=images, return_tensors="pt")["pixel_values"]
+        return pixels.to(self.device, self.dtype)
+
+    @torch.inference_mode()
+    def vision(self, images: Tensor) -> Tensor:
+        return self.model.vision_model(images, interpolate_pos_encoding=self.interpolate).last_hidden_state
+
+    @torch.inference_mode()
+    def qformer(self, features: Tensor) -> Tensor:
+        queries = self.model.qformer(
+            query_embeds=self.model.query_tokens.expand(len(features), -1, -1),
+            encoder_hidden_states=features,
+            encoder_attention_mask=torch.ones(features.shape[:-1], dtype=torch.long, device=self.device),
+        ).last_hidden_state
+        return self.model.language_projection(queries.to(features.dtype))
+
+    @torch.inference_mode()
+    def generation(self, queries: Tensor) -> tuple[Tensor, float]:
+        ids = self.prompt.expand(len(queries), -1)
+        words = self.model.get_input_embeddings()(ids)
+        embeds = words.masked_scatter((ids == self.model.config.image_token_index)[..., None], queries.to(words.dtype))
+        language_model = self.model.language_model
+        with _FirstCallClock(language_model, self.device) as clock:
+            found = language_model.generate(
+                inputs_embeds=embeds, attention_mask=torch.ones_like(ids), input_ids=ids, **self.arguments
+            )
+        return found[:, ids.shape[1] :], clock.seconds
+
+    @torch.inference_mode()
+    def caption(self, files: Sequence[Path]) -> Tensor:
+        ids = self.prompt.expand(len(files), -1)
+        found = self.model.generate(
+            pixel_values=self.decode(files),
+            input_ids=ids,
+            attention_mask=torch.ones_like(ids),
+            interpolate_pos_encoding=self.interpolate,
+            **self.arguments,
+        )
+        return found[:, ids.shape[1] :]
+
+    def cast(self, dtype: torch.dtype) -> None:
+        self.model.to(dtype)
+        self.dtype = dtype
+
+    def set_precision(self, precision: str) -> None:
+        self.cast({"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+        if precision == "fp16":  # as its `from_pretrained` does
+            self.model.qformer.float()
+            self.model.query_tokens.data = self.model.query_tokens.float()
+
+
+class _FirstCallClock:
+    """Times the first call of a module while it is open."""
+
+    def __init__(self, module: torch.nn.Module, device: torch.device) -> None:
+        self.device = device
+        self.seconds = 0.0
+        self._hooks = [module.register_forward_pre_hook(self._begin), module.register_forward_hook(self._end)]
+
+    def __enter__(self) -> "_FirstCallClock":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        while self._hooks:
+            self._hooks.pop().remove()
+
+    def _begin(self, *_: object) -> None:
+        synchronize(self.device)
+        self._start = time.perf_counter()
+
+    def _end(self, *_: object) -> None:
+        synchronize(self.device)
+        self.seconds = time.perf_counter() - self._start
+        self.__exit__()  # the calls after the first go on undisturbed
+
+
+def _check_expressible(model: Blip2Caption) -> None:
+    """Raises PeerUnavailableError, naming the part, if transformers' BLIP-2 has no such model."""
+    vision, text, queries = model.vision_backbone, model.text_backbone, model.multimodal_backbone
+    processor = model.data_preprocessor
+    reasons = []
+    if not isinstance(vision, BEiTViT):
+        reasons.append(f"its vision backbone is a {type(vision).__name__}, not a BEiTViT")
+    elif (
+        vision.has_relative_bias
+        or vision.pos_embed is None
+        or vision.cls_token is None
+        or vision.ln1 is not None
+        or vision.out_type != "raw"
+        or vision.out_indices[-1] != vision.num_layers - 1
+        or any(layer.gamma_1 is not None or not layer.attn.has_qv_bias for layer in vision.layers)
+    ):
+        reasons.append("its BEiTViT differs from EVA's as BLIP-2 uses it")
+    elif vision.img_size[0] != vision.img_size[1]:
+        reasons.append(f"its vision backbone is made for {vision.img_size} pixels, which are not square")
+    if not isinstance(text, OPTForCausalLM):
+        reasons.append(f"its language model is a {type(text).__name__}, not an OPTForCausalLM")
+    if not isinstance(queries, Qformer):
+        reasons.append(f"its multimodal backbone is a {type(queries).__name__}, not a Qformer")
+    if not getattr(processor, "to_rgb", False) or not hasattr(processor, "mean"):
+        reasons.append("its data preprocessor does not turn BGR into normalised RGB")
+    if reasons:
+        raise PeerUnavailableError(f"transformers' BLIP-2 has no such model: {'; '.join(reasons)}")
+
+
+def _copy(model: Blip2Caption) -> Any:
+    from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2QFormerConfig, Blip2VisionConfig
+    from transformers import OPTConfig as PeerOPTConfig
+
+    vision, queries, text = model.vision_backbone, model.multimodal_backbone, model.text_backbone.config
+    block = vision.layers[0]
+    config = Blip2Config(
+        vision_config=Blip2VisionConfig(
+            hidden_size=vision.embed_dims,
+            intermediate_size=block.ffn.layers[1].in_features,
+            num_hidden_layers=vision.num_layers,
+            num_attention_heads=block.attn.num_heads,
+            image_size=vision.img_size[0],
+            patch_size=vision.patch_embed.patch_size[0],
+            layer_norm_eps=block.ln1.eps,
+        ).to_dict(),
+        qformer_config=Blip2QFormerConfig(
+            hidden_size=queries.hidden_size,
+            num_hidden_layers=queries.config.num_hidden_layers,
+            num_attention_heads=queries.config.num_attention_heads,
+            intermediate_size=queries.config.intermediate_size,
+            hidden_act=queries.config.hidden_act,
+            layer_norm_eps=queries.config.layer_norm_eps,
+            cross_attention_frequency=_cross_attention_frequency(queries),
+            encoder_hidden_size=queries.vision_model_width,
+        ).to_dict(),
+        text_config=PeerOPTConfig(
+            vocab_size=text.vocab_size,
+            hidden_size=text.hidden_size,
+            word_embed_proj_dim=text.hidden_size,
+            num_hidden_layers=text.num_hidden_layers,
+            num_attention_heads=text.num_attention_heads,
+            ffn_dim=text.ffn_dim,
+            max_position_embeddings=text.max_position_embeddings,
+            pad_token_id=text.pad_token_id,
+        ).to_dict(),
+        num_query_tokens=queries.num_query_token,
+        image_token_index=text.vocab_size - 1,  # which the stand-in tokenizer never gives
+    )
+    with torch.device("meta"):
+        peer = Blip2ForConditionalGeneration(config)
+    peer.load_state_dict(convert_state_dict(model.state_dict()), assign=True)
+    peer.tie_weights()
+    # transformers takes one epsilon for all norms of its vision model; ours is the config's.
+    peer.vision_model.post_layernorm.eps = model.ln_vision_backbone.eps
+    return peer.eval().requires_grad_(False)
+
+
+def _cross_attention_frequency(queries: Qformer) -> int:
+    """Every how many layers there is cross-attention."""
+    having = [index for index, layer in enumerate(queries.bert.encoder.layer) if layer.has_cross_attention]
+    return having[1] - having[0] if len(having) > 1 else len(queries.bert.encoder.layer)

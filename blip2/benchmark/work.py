@@ -1,0 +1,203 @@
+"""What is measured: sizes from a preset or a config, generated pictures, random weights, a stand-in tokenizer."""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.config import Config
+from PIL import Image
+from torch import nn
+
+from blip2.apis.config import load_config
+from blip2.apis.hub import get_model
+from blip2.models.blip2_caption import Blip2Caption, CaptionOptions
+from blip2.utils.suggest import did_you_mean
+
+# Presets are the published caption model with other sizes, so that pictures go through the very same pipeline.
+BASE_CONFIG = "blip2/blip2-opt2.7b_8xb32_caption.py"
+_PICTURE_SIZE = "test_dataloader.dataset.pipeline.1.scale"
+
+
+@dataclass(frozen=True)
+class Work:
+    """How much is done in one round: so many pictures, so many beams of each, exactly so many new tokens."""
+
+    batch_size: int = 8
+    num_beams: int = 5
+    max_new_tokens: int = 20
+    precision: str = "fp32"
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        for name in ("batch_size", "num_beams", "max_new_tokens"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+
+    def options(self, options: CaptionOptions) -> CaptionOptions:
+        """`options` changed to a plain search that ends after exactly `max_new_tokens`."""
+        return replace(
+            options,
+            max_txt_len=self.max_new_tokens,
+            min_length=self.max_new_tokens,
+            num_beams=self.num_beams,
+            num_captions=1,
+            length_penalty=1.0,
+            repetition_penalty=1.0,
+            do_sample=False,
+        )
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Sizes by name: overrides of `BASE_CONFIG` by dotted key, and the work that goes with them."""
+
+    summary: str
+    overrides: Mapping[str, Any]
+    work: Work
+
+
+PRESETS = {
+    "mid": Preset(
+        "12 layers 768 wide in all three parts, 224 px, vocabulary of 50,272",
+        {
+            "model.vision_backbone.arch": dict(embed_dims=768, num_layers=12, num_heads=12, feedforward_channels=3072),
+            "model.vision_backbone.img_size": 224,
+            "model.vision_backbone.frozen_stages": 12,
+            "model.multimodal_backbone.vision_model_width": 768,
+            "model.vision_neck.num_classes": 768,
+            "model.text_backbone.name_or_path": "facebook/opt-125m",
+            _PICTURE_SIZE: (224, 224),
+        },
+        Work(),
+    ),
+    "tiny": Preset(
+        "2 layers 32 wide, 28 px: to try the benchmark itself in seconds",
+        {
+            "model.vision_backbone.arch": dict(embed_dims=32, num_layers=2, num_heads=4, feedforward_channels=64),
+            "model.vision_backbone.img_size": 28,
+            "model.vision_backbone.frozen_stages": 2,
+            "model.multimodal_backbone": dict(
+                vision_model_width=32,
+                num_query_token=6,
+                hidden_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                intermediate_size=64,
+            ),
+            "model.vision_neck": dict(in_channels=32, num_classes=32),
+            "model.text_backbone": dict(
+                name_or_path=None,
+                vocab_size=300,
+                hidden_size=32,
+                num_hidden_layers=2,
+                num_attention_heads=4,
+                ffn_dim=64,
+                max_position_embeddings=64,
+            ),
+            _PICTURE_SIZE: (28, 28),
+        },
+        Work(batch_size=2, num_beams=3, max_new_tokens=5),
+    ),
+}
+
+
+def preset(name: str) -> tuple[Config, Work]:
+    """The config and the default work of a preset; raises ValueError for an unknown name."""
+    if name not in PRESETS:
+        raise ValueError(f"no preset {name!r}.{did_you_mean(name, PRESETS)} Presets: {', '.join(PRESETS)}")
+    return load_config(BASE_CONFIG, PRESETS[name].overrides), PRESETS[name].work
+
+
+class StandInTokenizer:
+    """Gives every word some id of a vocabulary: a benchmark needs the ids' number, not their meaning.
+
+    So the full-size models can be timed where no tokenizer is at hand.
+    """
+
+    pad_token_id = 1
+    bos_token_id = 2
+    _line_feed, _first_word = 3, 4
+
+    def __init__(self, vocab_size: int) -> None:
+        self.vocab_size = vocab_size
+
+    def __len__(self) -> int:
+        return self.vocab_size
+
+    def encode(self, texts: Sequence[str], add_special_tokens: bool = True) -> list[list[int]]:
+        # The last id of the vocabulary stays free: transformers marks the places of the queries with it.
+        words = self.vocab_size - self._first_word - 1
+        start = [self.bos_token_id] if add_special_tokens else []
+        return [start + [self._first_word + zlib.crc32(w.encode()) % words for w in text.split()] for text in texts]
+
+    def token_id(self, text: str) -> int:
+        """The id of the line feed, which ends a caption."""
+        assert text == "\n"
+        return self._line_feed
+
+
+def build_model(config: Config, device: torch.device, seed: int = 0) -> Blip2Caption:
+    """The caption model of `config` in eval mode, with random weights and a stand-in tokenizer."""
+    kind = config.get("model", {}).get("type")
+    if kind != "Blip2Caption":
+        raise ValueError(f"the benchmark times captioning: the model must be a Blip2Caption, not {kind}")
+    config.model.tokenizer = None
+    with device:
+        model = get_model(config)
+    model.tokenizer = StandInTokenizer(model.text_backbone.vocab_size)
+    randomize(model, seed)
+    return model.requires_grad_(False)
+
+
+@torch.no_grad()
+def randomize(model: nn.Module, seed: int) -> None:
+    """Draw weights that let activations keep their size through all layers.
+
+    Freshly built models answer every picture alike, and nearly every token is as likely as the next: rounding would
+    decide what they write, and two implementations could not be compared.
+    """
+    device = next(model.parameters()).device
+    generator = torch.Generator(device).manual_seed(seed)
+    done: set[int] = set()
+    for module in model.modules():
+        for name, value in module.named_parameters(recurse=False):
+            if id(value) in done:  # tied
+                continue
+            done.add(id(value))
+            value.normal_(generator=generator).mul_(_scale(module, name, value))
+            if isinstance(module, nn.LayerNorm) and name == "weight":
+                value.add_(1)
+
+
+def _scale(module: nn.Module, name: str, value: torch.Tensor) -> float:
+    if isinstance(module, nn.Embedding):
+        # As a head on a normalised state it makes logits with a deviation of 3.
+        return 3 / value.shape[1] ** 0.5
+    if name == "query_tokens":
+        return 1.0
+    if isinstance(module, nn.Linear | nn.Conv2d) and name == "weight":
+        # Attention averages differences away; this gain brings enough of them through for captions to differ.
+        return 1.6 * value[0].numel() ** -0.5
+    return 0.1
+
+
+def write_pictures(folder: Path, count: int, size: tuple[int, int] = (640, 480), seed: int = 0) -> list[Path]:
+    """`count` different JPEG files of `size` (width, height), with gradients, edges and grain as photographs have."""
+    random = np.random.default_rng(seed)
+    files = []
+    for index in range(count):
+        coarse = random.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        smooth = np.asarray(Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC), dtype=np.int16)
+        blocks = np.asarray(Image.fromarray(coarse[::-1]).resize(size, Image.Resampling.NEAREST), dtype=np.int16)
+        grain = random.integers(-8, 9, smooth.shape, dtype=np.int16)
+        pixels = np.clip((2 * smooth + blocks) // 3 + grain, 0, 255).astype(np.uint8)
+        buffer = BytesIO()
+        Image.fromarray(pixels).save(buffer, "JPEG", quality=90)
+        files.append(folder / f"{index:04d}.jpg")
+        files[-1].write_bytes(buffer.getvalue())
+    return files

@@ -1,0 +1,27 @@
+"""The tiny preset, measured once for all tests of this folder that only read the report."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from blip2.benchmark.run import Report, benchmark
+from blip2.benchmark.work import preset
+
+
+@pytest.fixture(scope="session")
+def run_tiny() -> Callable[..., Report]:
+    """Runs the tiny preset; arguments are those of `Work` or of `benchmark`."""
+
+    def run(**changes: Any) -> Report:
+        config, work = preset("tiny")
+        asked = {name: changes.pop(name) for name in list(changes) if hasattr(work, name)}
+        return benchmark(config, replace(work, **asked), name="tiny", **{"repeats": 3, **changes})
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_report(run_tiny) -> Report:
+    return run_tiny()
