@@ -19,6 +19,7 @@ model = dict(
     prompt="there is",
     max_txt_len=32,
     length_penalty=0.0,  # the likeliest caption; the mean over its tokens would favour long ones with easy words
+    repetition_penalty=1.5,  # else it names an object twice in place of another one of its colour
     captions_per_picture=2,
 )
 
