@@ -62,7 +62,7 @@ def test_weights_are_copies_that_return_from_double_precision_unchanged(pair):
     ours, peer, files = pair
     before = {key: value.clone() for key, value in ours.model.state_dict().items()}
     with torch.no_grad():
-        peer.model.query_tokens.add_(1)  # so that fp32 disagrees and fp64 is asked
+        peer.model.query_tokens.neg_()  # so that fp32 disagrees and fp64 is asked
     assert compare(ours, peer, files, parameters=1).void
     after = ours.model.state_dict()
     assert all(torch.equal(value, after[key]) and value.dtype == after[key].dtype for key, value in before.items())

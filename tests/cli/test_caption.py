@@ -6,6 +6,7 @@ import pty
 import signal
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -209,7 +210,10 @@ def test_demo_of_the_installed_package_is_found_from_anywhere(pictures, toy, tmp
 def run(arguments: list[str], **kwargs) -> subprocess.Popen:
     code = "import sys; from blip2.cli.main import main; sys.exit(main())"
     env = {**os.environ, "PYTHONPATH": str(DATA), "HF_HUB_OFFLINE": "1"}
-    return subprocess.Popen([sys.executable, "-c", code, "caption", *arguments], env=env, text=True, **kwargs)
+    # A shell's background job ignores Ctrl-C, and so would its children.
+    restored = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    command = [sys.executable, "-c", code, "caption", *arguments]
+    return subprocess.Popen(command, env=env, text=True, preexec_fn=restored, **kwargs)
 
 
 def test_interrupt_ends_cleanly_and_leaves_what_was_done(pictures, toy) -> None:
