@@ -11,7 +11,7 @@ from blip2.apis import ImageCaptionInferencer, get_model
 from blip2.apis.metafile import model_entries
 from blip2.datasets.scenes.render import draw_scene
 from blip2.datasets.scenes.sample import random_scene
-from blip2.evaluation.scene_caption import judge_caption
+from blip2.structures.scene_reading import judge_caption
 from blip2.utils.resources import resources_root
 
 NAME = "blip2-tiny_shapes-caption"

@@ -9,7 +9,7 @@ import pytest
 from blip2.datasets.scenes.grammar import captions
 from blip2.datasets.scenes.sample import random_scene
 from blip2.evaluation import DocumentAccuracy, SceneCaptionAccuracy
-from blip2.evaluation.scene_caption import judge_caption
+from blip2.structures.scene_reading import judge_caption
 from blip2.structures.scene import COLOURS, CONVERSE, SHAPES, Scene, SceneObject
 
 RED_CIRCLE = SceneObject("circle", "red", "small", "striped", 0.2, 0.2, 0.1)

@@ -1,13 +1,15 @@
 """Text alone: documents that make a language model use what stands before, in the way that captioning will ask of it.
 
 A document is a context, ``</s>`` (the token that opens a text in OPT), and one line that follows from the context: a
-sentence of it in other words, or a question with its answer. Copying from the context pays, computing does not.
+sentence of it in other words, or a question with its answer. Copying from the context pays, computing does not: the
+answer to a question about a whole scene stands in the context, among other words or alone.
 """
 
 import random
 from typing import Any
 
 from blip2.datasets.scenes.grammar import Statement, clear_pairs, describe, statement, with_article
+from blip2.datasets.scenes.questions import questions
 from blip2.datasets.scenes.sample import random_scene
 from blip2.structures.scene import COLOURS, SHAPES, Scene, SceneObject
 
@@ -15,7 +17,8 @@ from blip2.structures.scene import COLOURS, SHAPES, Scene, SceneObject
 def document(rng: random.Random) -> str:
     """One training document."""
     scene = random_scene(rng, "any")
-    if rng.random() < 0.7:
+    kind = rng.random()
+    if kind < 0.45:
         stated = [statement(scene, rng) for _ in range(rng.choice((1, 1, 2)))]
         chosen = rng.randrange(len(stated))
         if rng.random() < 0.3:  # now and then only key words: the model must not lean on one form of context
@@ -24,7 +27,7 @@ def document(rng: random.Random) -> str:
         else:
             context = ". ".join(s.wording(rng) for s in stated)
         return f"{context}</s>{stated[chosen].wording(rng)}\n"
-    context, asked, answer = _asked_context(scene, rng)
+    context, asked, answer = _asked_context(scene, rng) if kind < 0.6 else _answered_context(scene, rng)
     return f"{context}</s>Question: {asked} Answer: {answer}\n"
 
 
@@ -36,7 +39,7 @@ def validation_document(rng: random.Random) -> dict[str, Any]:
         pair = Scene((first, second), "flat")
         context = statement(pair, rng).core().wording(rng)
         return {"prompt": f"{context}</s>there is", "scene": pair.to_dict()}  # 'there is': no question now
-    context, asked, answer = _asked_context(scene, rng)
+    context, asked, answer = (_asked_context if rng.random() < 0.5 else _answered_context)(scene, rng)
     return {"prompt": f"{context}</s>Question: {asked} Answer:", "answer": answer}
 
 
@@ -45,6 +48,14 @@ def _asked_context(scene: Scene, rng: random.Random) -> tuple[str, str, str]:
     first, second, relation = rng.choice(clear_pairs(scene))
     context = Statement(describe(first, rng), relation, describe(second, rng)).wording(rng)
     return context, *question(rng, first, second, relation)
+
+
+def _answered_context(scene: Scene, rng: random.Random) -> tuple[str, str, str]:
+    """A context that holds the answer to a question about the scene, the question, and the answer."""
+    asked = rng.choice(questions(scene, rng))
+    other = statement(scene, rng).wording(rng)
+    context = rng.choice((asked.answer, asked.answer, f"{asked.answer}. {other}", f"{other}. {asked.answer}"))
+    return context, asked.text, asked.answer
 
 
 def question(rng: random.Random, first: SceneObject, second: SceneObject, relation: str) -> tuple[str, str]:

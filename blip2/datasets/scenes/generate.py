@@ -6,6 +6,10 @@
     annotations/<split>.json          captions as in Karpathy's splits: [{image, image_id, caption: [five]}]
     annotations/<split>_gt.json       the same in COCO form, for the metric
     annotations/train_places.json     as train.json, with sentences that give every object its place besides
+    annotations/retrieval_{val,test}.json   a gallery: the split's first pictures, each with five captions that are true
+                                      of no other picture of the gallery
+    questions/<split>.json            VQAv2's questions: {questions: [{question_id, image_id, question}]}
+    questions/<split>_answers.json    VQAv2's annotations, ten answers each
     scenes/<split>.json               scene graphs by image_id
     documents/{train,val}.jsonl       text alone, for the language model
 """
@@ -21,15 +25,20 @@ from pathlib import Path
 from typing import Any
 
 from blip2.datasets.scenes.documents import document, validation_document
+from blip2.datasets.scenes.gallery import gallery_captions
 from blip2.datasets.scenes.grammar import captions, located_caption
+from blip2.datasets.scenes.questions import Question, questions
 from blip2.datasets.scenes.render import draw_scene
 from blip2.datasets.scenes.sample import random_scene
+from blip2.structures.scene import Scene
 
 # A split's number opens its image ids, and a picture depends on nothing but seed, split and place in the split.
 SPLITS = {"train": 0, "val": 1, "test": 2, "held_out": 3}
 IDS_PER_SPLIT = 10_000_000
 DEFAULT_COUNTS = {"train": 60_000, "val": 500, "test": 2_000, "held_out": 1_000, "documents": 200_000}
 LOCATED_CAPTIONS = 3
+GALLERIES = {"val": 200, "test": 500}
+QUESTIONS_PER_PICTURE = 10  # room for as many ids
 
 
 def generate(
@@ -59,7 +68,7 @@ def generate(
     if root.is_dir() and any(root.iterdir()):
         raise FileExistsError(f"{root} is not empty: name a new folder, or remove it first")
     totals = {**DEFAULT_COUNTS, **(counts or {})}
-    for folder in ("annotations", "scenes", "documents"):
+    for folder in ("annotations", "questions", "scenes", "documents"):
         (root / folder).mkdir(parents=True, exist_ok=True)
     # Forked children start at once, and from an interactive session too; other systems than Linux have to spawn them.
     with get_context("fork" if sys.platform == "linux" else "spawn").Pool(workers or os.cpu_count()) as pool:
@@ -72,6 +81,9 @@ def generate(
                 if len(records) % 500 == 0 or len(records) == totals[split]:
                     yield split, len(records), totals[split]
             _write_annotations(root, split, records)
+            _write_questions(root, split, records, seed)
+            if split in GALLERIES:
+                _write_gallery(root, split, records[: GALLERIES[split]], seed)
         _write_documents(root, seed, totals["documents"], pool)
         yield "documents", totals["documents"], totals["documents"]
 
@@ -85,7 +97,7 @@ def _write_picture(root: Path, split: str, size: int, seed: int, index: int) -> 
     rng = picture_of(split, index, seed)
     scene = random_scene(rng, "held_out" if split == "held_out" else "seen")
     image_id = SPLITS[split] * IDS_PER_SPLIT + index
-    name = f"images/{split}/{image_id:08d}.{'png' if index % 10 == 9 else 'jpg'}"
+    name = f"images/{split}/{image_id:012d}.{'png' if index % 10 == 9 else 'jpg'}"
     draw_scene(scene, rng, size).save(root / name, quality=92)
     record = {"image": name, "image_id": image_id, "caption": captions(scene, rng), "scene": scene.to_dict()}
     if split == "train":
@@ -107,6 +119,37 @@ def _write_annotations(root: Path, split: str, records: list[dict[str, Any]]) ->
         _dump(root / "annotations/train_places.json", located)
 
 
+def _write_questions(root: Path, split: str, records: list[dict[str, Any]], seed: int) -> None:
+    asked, answered = [], []
+    for record in records:
+        image_id, rng = record["image_id"], random.Random(f"{seed}/questions/{record['image_id']}")
+        for number, question in enumerate(questions(Scene.from_dict(record["scene"]), rng)):
+            question_id = image_id * QUESTIONS_PER_PICTURE + number
+            asked.append({"question_id": question_id, "image_id": image_id, "question": question.text})
+            answered.append({"question_id": question_id, "image_id": image_id, **_annotation(question, rng)})
+    _dump(root / f"questions/{split}.json", {"questions": asked})
+    _dump(root / f"questions/{split}_answers.json", {"annotations": answered})
+
+
+def _annotation(question: Question, rng: random.Random) -> dict[str, Any]:
+    return {
+        "question_type": question.kind,
+        "answer_type": question.answer_type,
+        "multiple_choice_answer": question.answer,
+        "answers": [{"answer": said, "answer_id": i} for i, said in enumerate(question.answers(rng), 1)],
+    }
+
+
+def _write_gallery(root: Path, split: str, records: list[dict[str, Any]], seed: int) -> None:
+    scenes = [Scene.from_dict(record["scene"]) for record in records]
+    texts = gallery_captions(scenes, random.Random(f"{seed}/gallery/{split}"))
+    rows = [
+        {"image": record["image"], "image_id": record["image_id"], "caption": captions_}
+        for record, captions_ in zip(records, texts, strict=True)
+    ]
+    _dump(root / f"annotations/retrieval_{split}.json", rows)
+
+
 def _write_documents(root: Path, seed: int, count: int, pool: Any) -> None:
     for split, make, number in (("train", _document, count), ("val", _validation_document, min(1000, count))):
         with (root / f"documents/{split}.jsonl").open("w", encoding="utf-8") as file:
@@ -123,4 +166,4 @@ def _validation_document(seed: int, index: int) -> dict[str, Any]:
 
 
 def _dump(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content), encoding="utf-8")
+    path.write_text(json.dumps(content, separators=(",", ":")), encoding="utf-8")

@@ -1,6 +1,6 @@
 """Sentences about scenes: captions of pictures, and documents for a language model that never sees a picture.
 
-The words are few and the wordings many. `blip2.evaluation.scene_caption` reads the same language back.
+The words are few and the wordings many. `blip2.structures.scene_reading` reads the same language back.
 """
 
 import random

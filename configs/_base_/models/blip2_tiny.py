@@ -17,7 +17,7 @@ vision_backbone = dict(
 
 text_backbone = dict(
     type="OPTForCausalLM",
-    vocab_size=480,
+    vocab_size=528,
     hidden_size=192,
     num_hidden_layers=4,
     num_attention_heads=6,
