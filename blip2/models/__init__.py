@@ -2,9 +2,10 @@
 
 from .blip2_base import Blip2Base
 from .blip2_caption import Blip2Caption
+from .blip2_retrieval import Blip2Retrieval
 from .data_preprocessor import MultiModalDataPreprocessor
 from .freeze import freeze
-from .heads import LinearClsHead
+from .heads import ITMHead, LinearClsHead
 from .language import AutoTokenizer, Blip2Tokenizer, OPTForCausalLM
 from .pretrain import LanguageModelPretrainer, VisionCaptioner
 from .qformer import Qformer
@@ -15,7 +16,9 @@ __all__ = [
     "BEiTViT",
     "Blip2Base",
     "Blip2Caption",
+    "Blip2Retrieval",
     "Blip2Tokenizer",
+    "ITMHead",
     "LanguageModelPretrainer",
     "LinearClsHead",
     "MultiModalDataPreprocessor",

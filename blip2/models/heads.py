@@ -41,3 +41,43 @@ class LinearClsHead(BaseModule):
     def forward(self, feats: Tensor | Sequence[Tensor]) -> Tensor:
         """Project ``… × in_channels`` to ``… × num_classes``; of a sequence of features (a backbone's), the last."""
         return self.fc(feats if isinstance(feats, Tensor) else feats[-1])
+
+
+@MODELS.register_module()
+class ITMHead(BaseModule):
+    """Tells whether a picture and a text match.
+
+    Args:
+        hidden_size: width of the features.
+        with_pooler: look at the first token only, through a linear layer and tanh; BLIP-2 does without.
+        init_cfg: mmengine's initialisation config.
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        with_pooler: bool = True,
+        init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(init_cfg)
+        if hidden_size <= 0:
+            raise ValueError(f"ITMHead: hidden_size must be a positive integer, not {hidden_size}.")
+        self.hidden_size = hidden_size
+        if with_pooler:
+            self.pooler = Pooler(hidden_size)
+        self.with_pooler = with_pooler
+        self.fc = nn.Linear(hidden_size, 2)
+
+    def forward(self, feats: Tensor | Sequence[Tensor]) -> Tensor:
+        """Features R×S×D (of a sequence of them, the last) to logits R×S×2, or R×2 with the pooler."""
+        feats = feats if isinstance(feats, Tensor) else feats[-1]
+        return self.fc(self.pooler(feats) if self.with_pooler else feats)
+
+
+class Pooler(nn.Module):
+    def __init__(self, hidden_size: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(hidden_size, hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.dense(x[:, 0]).tanh()

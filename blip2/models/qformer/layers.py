@@ -1,6 +1,6 @@
 """The parts of the Q-Former, named as BERT's (their state-dict keys are those of the published checkpoints).
 
-Letters: B pictures, S tokens (queries, then text), N patches, D width, H heads.
+Letters: B pictures, R rows (one or more a picture), S tokens (queries, then text), N patches, D width, H heads.
 """
 
 from collections.abc import Iterable, Sequence
@@ -78,14 +78,17 @@ class Attention(nn.Module):
     def keys_values(self, source: Tensor) -> KeysValues:
         return self._heads(self.self.key(source)), self._heads(self.self.value(source))
 
-    def forward(self, x: Tensor, mask: Tensor | None, keys_values: KeysValues | None = None) -> Tensor:
-        """B×S×D to B×S×D; `mask` is added to the scores, so it must broadcast to B×H×S×(keys)."""
-        query = self._heads(self.self.query(x))
-        key, value = self.keys_values(x) if keys_values is None else keys_values
+    def forward(self, x: Tensor, mask: Tensor | None, keys_values: KeysValues) -> Tensor:
+        """R×S×D to R×S×D; `mask` is added to the scores, so it must broadcast to R×H×S×(keys).
+
+        Keys and values may be those of fewer rows, B: each serves R/B consecutive rows of `x`, uncopied.
+        """
+        key, value = keys_values
+        query = self._heads(self.self.query(x).reshape(len(key), -1, x.shape[2]))
         dropout_p = self.attention_dropout if self.training else 0.0
         # All of PyTorch's kernels take this softmax in float32.
         context = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout_p)
-        return self.output(context.transpose(1, 2).flatten(2), x)
+        return self.output(context.transpose(1, 2).reshape(x.shape), x)
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)  # B×H×S×(D/H)
@@ -113,12 +116,19 @@ class Layer(nn.Module):
         mask: Tensor | None,
         keys_values: KeysValues | None,
         encoder_mask: Tensor | None,
+        past: KeysValues | None = None,
+        kept: list[KeysValues] | None = None,
     ) -> Tensor:
-        x = self.attention(x, mask)
+        own = self.attention.keys_values(x)
+        if kept is not None:
+            kept.append(own)
+        if past is not None:
+            own = torch.cat((past[0], own[0]), dim=2), torch.cat((past[1], own[1]), dim=2)
+        x = self.attention(x, mask, own)
         parts = []
         if num_queries:
             queries = x[:, :num_queries]
-            if self.has_cross_attention:
+            if keys_values is not None:
                 queries = self.crossattention(queries, encoder_mask, keys_values)
             parts.append(self.output_query(self.intermediate_query(queries), queries))
         if x.shape[1] > num_queries:
@@ -211,9 +221,11 @@ class Encoder(nn.Module):
         mask: Tensor | None,
         keys_values: Sequence[KeysValues | None],
         encoder_mask: Tensor | None,
+        past: Sequence[KeysValues | None],
+        kept: list[KeysValues] | None,
     ) -> Tensor:
-        for layer, picture in zip(self.layer, keys_values, strict=True):
-            x = layer(x, num_queries, mask, picture, encoder_mask)
+        for layer, picture, before in zip(self.layer, keys_values, past, strict=True):
+            x = layer(x, num_queries, mask, picture, encoder_mask, before, kept)
         return x
 
 

@@ -119,6 +119,8 @@ class Qformer(BaseModule):
         input_ids: Tensor | None = None,
         encoder_attention_mask: Tensor | None = None,
         encoder_keys_values: Sequence[KeysValues | None] | None = None,
+        past_keys_values: Sequence[KeysValues] | None = None,
+        kept_keys_values: list[KeysValues] | None = None,
     ) -> Tensor:
         """The last hidden state B×(Q+T)×D: of the queries, of a text, or of both (queries first).
 
@@ -129,15 +131,23 @@ class Qformer(BaseModule):
                 for each token that looks. None: everywhere.
             input_ids: token ids B×T of a text.
             encoder_attention_mask: which of the picture's features may be seen, B×N.
-            encoder_keys_values: in place of `encoder_hidden_states`, what `project_encoder` made of them.
+            encoder_keys_values: in place of `encoder_hidden_states`, what `project_encoder` made of them. There may be
+                fewer pictures than rows: with R rows of B pictures, each picture is that of R/B consecutive rows.
+            past_keys_values: each layer's self-attention keys and values of P tokens that come before these, as an
+                earlier call kept them; `attention_mask` then covers P + Q + T tokens to be looked at.
+            kept_keys_values: an empty list, to which each layer's self-attention keys and values of these tokens are
+                added.
         """
         num_queries = 0 if query_embeds is None else query_embeds.shape[1]
         self._check_inputs(query_embeds, encoder_hidden_states, input_ids, encoder_keys_values)
         x = self.bert.embeddings(query_embeds, input_ids)
-        if attention_mask is not None and attention_mask.shape[-1] != x.shape[1]:
+        past = [None] * len(self.bert.encoder.layer) if past_keys_values is None else past_keys_values
+        num_past = 0 if past_keys_values is None else past_keys_values[0][0].shape[2]
+        if attention_mask is not None and attention_mask.shape[-1] != num_past + x.shape[1]:
             raise ValueError(
                 f"attention_mask of shape {tuple(attention_mask.shape)} does not cover {num_queries} queries and "
-                f"{x.shape[1] - num_queries} tokens of text."
+                f"{x.shape[1] - num_queries} tokens of text"
+                + (f" after {num_past} earlier tokens." if num_past else ".")
             )
         if encoder_keys_values is None:
             encoder_keys_values = [None] * len(self.bert.encoder.layer)
@@ -149,6 +159,8 @@ class Qformer(BaseModule):
             _additive_mask(attention_mask, x.dtype),
             encoder_keys_values,
             _additive_mask(encoder_attention_mask, x.dtype),
+            past,
+            kept_keys_values,
         )
 
     def lm_logits(self, hidden_state: Tensor) -> Tensor:
