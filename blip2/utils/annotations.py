@@ -13,10 +13,28 @@ from mmengine import fileio
 
 from blip2.utils.errors import AnnotationError, MissingAnnotationError
 
-_LAVIS = "https://storage.googleapis.com/sfr-vision-language-research/datasets/"
+_LAVIS = "https://storage.googleapis.com/sfr-vision-language-research/"
+_OPENMMLAB = "https://download.openmmlab.com/mmclassification/datasets/coco_retrieval/"
+_VQA = "https://visualqa.org/download.html (zip files; unpack them)"
+# Where a published file comes from, by its name.
 _PUBLISHED = {
-    f"coco_karpathy_{split}.json": f"{_LAVIS}coco_karpathy_{split}.json"
-    for split in ("train", "val", "test", "val_gt", "test_gt")
+    **{
+        f"coco_karpathy_{split}.json": f"{_LAVIS}datasets/coco_karpathy_{split}.json"
+        for split in ("train", "val", "test", "val_gt", "test_gt")
+    },
+    **{
+        f"caption_karpathy_{split}2014.json": f"{_OPENMMLAB}caption_karpathy_{split}2014.json"
+        for split in ("train", "val", "test")
+    },
+    **{
+        f"{split}_balanced_questions.json": f"{_LAVIS}LAVIS/datasets/gqa/{split}_balanced_questions.json"
+        for split in ("train", "testdev", "test")
+    },
+    **{
+        f"v2_OpenEnded_mscoco_{split}_questions.json": _VQA
+        for split in ("train2014", "val2014", "test2015", "test-dev2015")
+    },
+    **{f"v2_mscoco_{split}_annotations.json": _VQA for split in ("train2014", "val2014")},
 }
 _TABLES = {".csv": ",", ".tsv": "\t"}
 
@@ -43,21 +61,26 @@ class CaptionEntry:
 
 
 def read_captions(
-    path: str | Path, *, image_key: str = "image", caption_key: str = "caption", id_key: str = "image_id"
+    path: str | Path,
+    *,
+    image_key: str = "image",
+    caption_key: str = "caption",
+    id_key: str = "image_id",
+    folder_from_url: bool = False,
 ) -> list[CaptionEntry]:
     """The entries of a file of captions, in the file's order.
 
     Forms, told apart by suffix and content:
 
     - COCO (``.json``): ``{images: [{id, file_name}], annotations: [{image_id, caption}]}``; an entry for each of
-    ``images``, with
-      its captions in a list. Reference files without file names are COCO form as well.
+      ``images``, with its captions in a list. Reference files without file names are COCO form as well. With
+      `folder_from_url` a picture lies in the folder that its ``coco_url`` ends with (``…/val2014/x.jpg`` →
+      ``val2014/x.jpg``), if it has one.
     - Karpathy's splits as LAVIS has them (``.json``): ``[{image, caption, image_id}]``, the caption one text or a list.
       ``image_id`` is the entry's own if it is a number, else the number that ends the file name
       (``COCO_val2014_000000391895.jpg`` → 391895, as in mmpretrain), else the entry's own text, else the file's stem.
     - a table of one's own (``.csv``, ``.tsv``, ``.jsonl``) with the columns named by the arguments; without an id, the
-    picture's
-      path is its ``image_id``.
+      picture's path is its ``image_id``.
 
     Raises:
         MissingAnnotationError: there is no such file; where to get it, if it is a published one.
@@ -73,7 +96,7 @@ def read_captions(
     elif suffix == ".jsonl":
         entries = _table_entries(_jsonl_rows(text, path), keys)
     else:
-        entries = _json_entries(_parse_json(text, str(path)), path, keys)
+        entries = _json_entries(_parse_json(text, str(path)), path, keys, folder_from_url)
     if not entries:
         raise AnnotationError(f"annotation file {path} is empty: it holds no pictures")
     return entries
@@ -109,13 +132,23 @@ def normalise_image_id(value: Any) -> int | str:
     raise TypeError(f"an image_id is a number or a text, not {value!r}")
 
 
-def _read_text(path: str | Path) -> str:
+def read_json(path: str | Path, argument: str = "ann_file") -> Any:
+    """The content of a JSON file; `argument` is the name that its user knows it by.
+
+    Raises:
+        MissingAnnotationError: there is no such file; where to get it, if it is a published one.
+        AnnotationError: it is not JSON.
+    """
+    return _parse_json(_read_text(path, argument), str(path))
+
+
+def _read_text(path: str | Path, argument: str = "ann_file") -> str:
     try:
         data = fileio.get(str(path)) if "://" in str(path) else Path(path).expanduser().read_bytes()
         return data.decode("utf-8-sig")
     except FileNotFoundError:
         name = PurePosixPath(str(path)).name
-        step = f"Fetch it from {_PUBLISHED[name]}" if name in _PUBLISHED else "Check ann_file and data_root"
+        step = f"Fetch it from {_PUBLISHED[name]}" if name in _PUBLISHED else f"Check {argument} and data_root"
         raise MissingAnnotationError(f"there is no annotation file {path}. {step}") from None
     except IsADirectoryError:
         raise AnnotationError(f"annotation file {path} is a folder; give the file in it") from None
@@ -130,11 +163,13 @@ def _parse_json(text: str, where: str) -> Any:
         raise AnnotationError(f"annotation file {where} is not valid JSON ({error}); fetch or write it again") from None
 
 
-def _json_entries(content: Any, path: str | Path, keys: tuple[str, str, str]) -> list[CaptionEntry]:
+def _json_entries(
+    content: Any, path: str | Path, keys: tuple[str, str, str], folder_from_url: bool
+) -> list[CaptionEntry]:
     if isinstance(content, list):
         return [_karpathy_entry(row, f"{path}, entry {i}", keys) for i, row in enumerate(content)]
     if isinstance(content, dict) and isinstance(content.get("annotations"), list):
-        return _coco_entries(content, path)
+        return _coco_entries(content, path, folder_from_url)
     found = f"an object with the keys {sorted(content)}" if isinstance(content, dict) else type(content).__name__
     raise AnnotationError(
         f"annotation file {path} holds {found}; it should be a list of {{image, caption}} "
@@ -142,14 +177,14 @@ def _json_entries(content: Any, path: str | Path, keys: tuple[str, str, str]) ->
     )
 
 
-def _coco_entries(content: dict[str, Any], path: str | Path) -> list[CaptionEntry]:
+def _coco_entries(content: dict[str, Any], path: str | Path, folder_from_url: bool) -> list[CaptionEntry]:
     try:
         captions: dict[int | str, list[str]] = {}
         for annotation in content["annotations"]:
             image_id = normalise_image_id(annotation["image_id"])
             captions.setdefault(image_id, []).append(str(annotation["caption"]))
         images = content.get("images") or [{"id": image_id} for image_id in captions]
-        names = {normalise_image_id(image["id"]): str(image.get("file_name", "")) for image in images}
+        names = {normalise_image_id(image["id"]): _coco_name(image, folder_from_url) for image in images}
     except (KeyError, TypeError) as error:
         raise AnnotationError(
             f"annotation file {path} is not COCO's caption form ({type(error).__name__}: {error}); it needs "
@@ -162,6 +197,11 @@ def _coco_entries(content: dict[str, Any], path: str | Path) -> list[CaptionEntr
             f"the first is {unknown[0]}; check that both belong to one split"
         )
     return [CaptionEntry(name, image_id, captions.get(image_id)) for image_id, name in names.items()]
+
+
+def _coco_name(image: dict[str, Any], folder_from_url: bool) -> str:
+    url = str(image.get("coco_url") or "") if folder_from_url else ""
+    return "/".join(url.rsplit("/", 2)[-2:]) if url else str(image.get("file_name", ""))
 
 
 def _karpathy_entry(row: Any, where: str, keys: tuple[str, str, str]) -> CaptionEntry:

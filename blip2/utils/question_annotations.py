@@ -1,0 +1,189 @@
+"""Files of questions about pictures, as they are published: VQAv2's pair of files and GQA's one."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from blip2.utils.annotations import normalise_image_id, read_json
+from blip2.utils.errors import AnnotationError
+
+
+@dataclass(frozen=True)
+class QuestionEntry:
+    """One question.
+
+    Attributes:
+        question_id: a number where there is one, else a text.
+        image_id: likewise; the picture's.
+        question: as the file has it, with its '?'.
+        image: the picture's file as the annotations have it; empty where they only give its id.
+        answers: as many as people were asked, equal ones as often as they were given; None where the file has none.
+        labels: what else the file says: ``question_type``, ``answer_type``, ``multiple_choice_answer``.
+    """
+
+    question_id: int | str
+    image_id: int | str
+    question: str
+    image: str = ""
+    answers: tuple[str, ...] | None = None
+    labels: Mapping[str, str] | None = None
+
+
+_LABELS = ("question_type", "answer_type", "multiple_choice_answer")
+
+
+def read_vqa(question_file: str | Path, ann_file: str | Path = "") -> list[QuestionEntry]:
+    """VQAv2's questions, in their file's order, joined by ``question_id`` with its annotations, if there are any.
+
+    Forms: ``{questions: [{question_id, image_id, question}]}`` and
+    ``{annotations: [{question_id, image_id, question_type, answer_type, answers: [{answer}]}]}``.
+    OK-VQA is published in the same.
+
+    Raises:
+        MissingAnnotationError: a file is not there; where to get it.
+        AnnotationError: another form, a missing key, an empty question, a ``question_id`` given twice, a question
+            without answers, or answers to no question: with the file, the item and the next step.
+    """
+    questions = _rows(read_json(question_file, "question_file"), "questions", question_file)
+    answers = _answers(ann_file) if ann_file else {}
+    entries: dict[int | str, QuestionEntry] = {}
+    for number, row in enumerate(questions):
+        where = f"question file {question_file}, question {number}"
+        question_id, image_id = _id(row, "question_id", where), _id(row, "image_id", where)
+        if question_id in entries:
+            raise AnnotationError(f"{where}: the question_id {question_id} was given before; each needs one of its own")
+        entry = QuestionEntry(question_id, image_id, _question(row, where))
+        entries[question_id] = _answered(entry, answers, where, ann_file) if ann_file else entry
+    unknown = [question_id for question_id in answers if question_id not in entries]
+    if unknown:
+        raise AnnotationError(
+            f"annotation file {ann_file} answers {len(unknown)} question(s) that are not in {question_file}, the first "
+            f"is question_id {unknown[0]}; check that both files belong to one split"
+        )
+    return _filled(list(entries.values()), question_file)
+
+
+def read_gqa(path: str | Path) -> list[QuestionEntry]:
+    """GQA's questions with their answer, if the file has any.
+
+    Forms: LAVIS's list ``[{question_id, image, question, answer}]``, in which ``image`` is a file, and GQA's own
+    ``{<question_id>: {imageId, question, answer}}``, whose pictures are called ``<imageId>.jpg``.
+
+    Raises:
+        MissingAnnotationError, AnnotationError: as `read_vqa`.
+    """
+    content = read_json(path)
+    rows: Iterable[tuple[str, Any]]
+    if isinstance(content, dict):
+        rows = ((f"annotation file {path}, question {key!r}", _own_form(key, row)) for key, row in content.items())
+    elif isinstance(content, list):
+        rows = ((f"annotation file {path}, question {number}", row) for number, row in enumerate(content))
+    else:
+        raise AnnotationError(
+            f"annotation file {path} holds {type(content).__name__}; it should be GQA's object by question_id, or a "
+            "list of {question_id, image, question, answer}"
+        )
+    return _filled([_gqa_entry(row, where, number) for number, (where, row) in enumerate(rows)], path)
+
+
+def _own_form(question_id: str, row: Any) -> Any:
+    if not isinstance(row, dict):
+        return row
+    named = {"image": f"{row['imageId']}.jpg"} if "imageId" in row else {}
+    return {"question_id": question_id, **row, **named}
+
+
+def _gqa_entry(row: Any, where: str, number: int) -> QuestionEntry:
+    image = str(_field(row, "image", where))
+    answer = row.get("answer")
+    if answer is not None and not isinstance(answer, str):
+        raise AnnotationError(f"{where}: 'answer' is {answer!r}; it should be a text")
+    return QuestionEntry(
+        question_id=_id(row, "question_id", where) if "question_id" in row else number,
+        image_id=normalise_image_id(PurePosixPath(image).stem),
+        question=_question(row, where),
+        image=image,
+        answers=None if answer is None else (answer,),
+    )
+
+
+# ----- answers -----
+
+
+def _answers(path: str | Path) -> dict[int | str, dict[str, Any]]:
+    """VQAv2's annotations by question_id, each with its answers as a tuple of texts."""
+    answers: dict[int | str, dict[str, Any]] = {}
+    for number, row in enumerate(_rows(read_json(path), "annotations", path)):
+        where = f"annotation file {path}, annotation {number}"
+        question_id = _id(row, "question_id", where)
+        if question_id in answers:
+            raise AnnotationError(f"{where}: question_id {question_id} was answered before; each is answered once")
+        given = _field(row, "answers", where)
+        if not isinstance(given, list) or not given or not all(_is_answer(item) for item in given):
+            raise AnnotationError(f"{where}: 'answers' is {given!r}; it should be a list of {{answer: text}}")
+        answers[question_id] = {**row, "answers": tuple(item["answer"] for item in given)}
+    return answers
+
+
+def _is_answer(item: Any) -> bool:
+    return isinstance(item, dict) and isinstance(item.get("answer"), str)
+
+
+def _answered(
+    entry: QuestionEntry, answers: dict[int | str, dict[str, Any]], where: str, ann_file: str | Path
+) -> QuestionEntry:
+    row = answers.get(entry.question_id)
+    if row is None:
+        raise AnnotationError(
+            f"{where}: question_id {entry.question_id} has no answers in {ann_file}; check that both files belong to "
+            "one split, or give no ann_file to load the questions alone"
+        )
+    if "image_id" in row and _id(row, "image_id", str(ann_file)) != entry.image_id:
+        raise AnnotationError(
+            f"{where}: question_id {entry.question_id} is about picture {entry.image_id}, but about {row['image_id']} "
+            f"in {ann_file}; check that both files belong to one split"
+        )
+    labels = {key: str(row[key]) for key in _LABELS if key in row}
+    return QuestionEntry(entry.question_id, entry.image_id, entry.question, entry.image, row["answers"], labels)
+
+
+# ----- rows and fields -----
+
+
+def _rows(content: Any, key: str, path: str | Path) -> list[Any]:
+    if isinstance(content, dict) and isinstance(content.get(key), list):
+        return content[key]
+    found = f"an object with the keys {sorted(content)}" if isinstance(content, dict) else type(content).__name__
+    raise AnnotationError(
+        f"{path} holds {found}; it should be VQAv2's object with a list of {key!r}: check that question_file and "
+        "ann_file are not exchanged"
+    )
+
+
+def _filled(entries: list[QuestionEntry], path: str | Path) -> list[QuestionEntry]:
+    if not entries:
+        raise AnnotationError(f"{path} is empty: it holds no questions; fetch or write it again")
+    return entries
+
+
+def _field(row: Any, key: str, where: str) -> Any:
+    if not isinstance(row, dict):
+        raise AnnotationError(f"{where} is {row!r}; it should be an object")
+    if key not in row:
+        raise AnnotationError(f"{where} lacks {key!r}, it has {sorted(row)}; check that the file is of the right form")
+    return row[key]
+
+
+def _id(row: Any, key: str, where: str) -> int | str:
+    try:
+        return normalise_image_id(_field(row, key, where))
+    except TypeError:
+        raise AnnotationError(f"{where}: {key!r} is {row[key]!r}; it should be a number or a text") from None
+
+
+def _question(row: dict[str, Any], where: str) -> str:
+    question = _field(row, "question", where)
+    if not isinstance(question, str) or not question.strip():
+        raise AnnotationError(f"{where}: the question is {question!r}; write one, or take the entry out of the file")
+    return question
