@@ -29,6 +29,8 @@ class OPTForCausalLM(nn.Module):
         vocab_size … attention_dropout: override the sizes of `name_or_path` (without it: of opt-125m).
         pad_token_id: row of the token embeddings that is zero at the start and gets no gradient as an input.
         init_std: standard deviation of the random weights.
+        with_cp: gradient checkpointing: where gradients go through the model (to the queries, if it is frozen), layers
+            compute their activations again on the way back instead of keeping them.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class OPTForCausalLM(nn.Module):
         attention_dropout: float | None = None,
         pad_token_id: int | None = None,
         init_std: float | None = None,
+        with_cp: bool = False,
     ) -> None:
         super().__init__()
         config = opt_config(
@@ -62,7 +65,7 @@ class OPTForCausalLM(nn.Module):
         )
         self.name_or_path = name_or_path
         self.config = config
-        self.model = OPTModel(config)
+        self.model = OPTModel(config, with_cp)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.tie_weights()
         self.register_load_state_dict_pre_hook(_complete_tied)

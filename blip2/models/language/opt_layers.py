@@ -7,6 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blip2.models.gradient_checkpointing import run_layer
+
 from .architectures import OPTConfig
 from .kv_cache import BeamCache, LayerCache
 
@@ -75,8 +77,9 @@ class OPTDecoder(nn.Module):
     # The published position table starts with two rows that no position uses.
     position_offset = 2
 
-    def __init__(self, config: OPTConfig) -> None:
+    def __init__(self, config: OPTConfig, with_cp: bool = False) -> None:
         super().__init__()
+        self.with_cp = with_cp
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size, padding_idx=config.pad_token_id)
         self.embed_positions = nn.Embedding(config.max_position_embeddings + self.position_offset, config.hidden_size)
         self.final_layer_norm = nn.LayerNorm(config.hidden_size)
@@ -88,16 +91,18 @@ class OPTDecoder(nn.Module):
         """B×T×D embeddings at B×T positions (from 0; -1 for padding) to hidden states B×T×D."""
         x = inputs_embeds + self.embed_positions(position_ids + self.position_offset).to(inputs_embeds.dtype)
         for index, layer in enumerate(self.layers):
-            x = layer(x, mask, cache.layer(index) if cache is not None else None)
+            # With a cache, as in generation, a second pass would write to it again.
+            with_cp = self.with_cp and cache is None
+            x = run_layer(layer, x, mask, None if cache is None else cache.layer(index), with_cp=with_cp)
         return self.final_layer_norm(x)
 
 
 class OPTModel(nn.Module):
     """Holds the decoder, as the published keys (``model.decoder.…``) want it."""
 
-    def __init__(self, config: OPTConfig) -> None:
+    def __init__(self, config: OPTConfig, with_cp: bool = False) -> None:
         super().__init__()
-        self.decoder = OPTDecoder(config)
+        self.decoder = OPTDecoder(config, with_cp)
 
 
 def positions_of(attention_mask: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from blip2.models.checks import check_choice, check_keys
 from blip2.models.freeze import freeze
+from blip2.models.gradient_checkpointing import run_layer
 from blip2.registry import MODELS
 
 from .layers import BEiTLayer, PatchEmbed, build_norm, dropout
@@ -75,6 +76,8 @@ class BEiTViT(BaseModule):
             `drop_path_rate` twice to the FFN branch; here it is once.)
         patch_cfg: may set ``bias`` of the patch projection.
         layer_cfgs: overrides for the blocks, one dict for all or one for each; of the keys in `LAYER_KEYS`.
+        with_cp: gradient checkpointing: blocks that train compute their activations again on the way back instead of
+            keeping them, for about a third more time.
         init_cfg: mmengine's initialisation config.
     """
 
@@ -100,6 +103,7 @@ class BEiTViT(BaseModule):
         layer_scale_init_value: float = 0.1,
         patch_cfg: Mapping[str, Any] | None = None,
         layer_cfgs: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
+        with_cp: bool = False,
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg)
@@ -116,6 +120,7 @@ class BEiTViT(BaseModule):
         if not -1 <= frozen_stages <= self.num_layers:
             raise ValueError(f"frozen_stages must be from -1 to {self.num_layers} (all blocks), not {frozen_stages}.")
         self.out_type, self.interpolate_mode, self.frozen_stages = out_type, interpolate_mode, frozen_stages
+        self.with_cp = with_cp
         norm = dict(norm_cfg or {"type": "LN", "eps": 1e-6})
 
         check_keys("patch_cfg", patch_cfg or {}, ("bias",))
@@ -180,13 +185,28 @@ class BEiTViT(BaseModule):
 
         outputs = []
         for index, layer in enumerate(self.layers):
-            x = layer(x, attn_bias)
+            x = run_layer(layer, x, attn_bias, with_cp=self.with_cp)
             if index in self.out_indices:
                 last = index == self.num_layers - 1
                 outputs.append(self._output(self.ln1(x) if last and self.ln1 is not None else x, grid))
             if index == self.out_indices[-1]:
                 break
         return tuple(outputs)
+
+    def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
+        """How deep a parameter lies, and the number of depths; for layer-wise decay of the learning rate.
+
+        0 for the embeddings, k for the k-th block, and behind the blocks everything else.
+        """
+        num_depths = self.num_layers + 2
+        name = param_name.removeprefix(prefix)
+        if not param_name.startswith(prefix):
+            return num_depths - 1, num_depths
+        if name in ("cls_token", "pos_embed") or name.startswith("patch_embed."):
+            return 0, num_depths
+        if name.startswith("layers."):
+            return int(name.split(".")[1]) + 1, num_depths
+        return num_depths - 1, num_depths
 
     def _output(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         if self.out_type == "raw":
