@@ -261,3 +261,12 @@ def test_progress_goes_to_a_terminal_and_captions_stay_clean(pictures, toy) -> N
     assert process.returncode == 0
     assert out.splitlines() == [f"{pictures}/p{n}.png: {n} 0 0" for n in (1, 2, 10)]
     assert b"captioning" in shown and b"0/3" in shown
+
+
+def test_reader_that_goes_early_ends_the_command_quietly(pictures, toy) -> None:
+    process = run([str(pictures / "p1.png")] * 2 + [str(pictures)] * 400 + toy, stdout=subprocess.PIPE, stderr=-1)
+    process.stdout.readline()
+    process.stdout.close()
+    err = process.stderr.read()
+    assert process.wait(timeout=60) == 141
+    assert err == ""

@@ -1,8 +1,8 @@
-"""The forms in which ``blip2 caption`` writes its captions."""
+"""The forms in which commands write what a model said of pictures: text lines, JSON, JSON lines."""
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 @dataclass(frozen=True)
 class Failure:
-    """A picture that got no caption, and why."""
+    """A picture that got no result, and why."""
 
     path: str
     reason: str
@@ -22,36 +22,35 @@ class Failure:
 
 
 class Writer:
-    """``path: caption`` lines; a picture with several captions has a line for each. Failures are not written."""
+    """Text: the lines of each result. Failures are not written."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
 
-    def add(self, path: str, pred_caption: str | list[str], pred_score: Any = None) -> None:
-        """One picture's caption or captions."""
-        captions = [pred_caption] if isinstance(pred_caption, str) else pred_caption
-        for caption in captions:
-            print(f"{path}: {caption}", file=self.stream, flush=True)
+    def add(self, record: dict[str, Any], lines: Sequence[str]) -> None:
+        """One result, as an object and as lines of text; each form takes its own."""
+        for line in lines:
+            print(line, file=self.stream, flush=True)
 
-    def fail(self, failure: Failure) -> None:
-        """A picture without caption."""
+    def fail(self, failure: Failure, **fields: Any) -> None:
+        """A picture without result; `fields` are those of a result, mostly None."""
 
     def close(self, complete: bool = True) -> None:
         """Writes what was kept back; `complete` says whether the command came to its end."""
 
 
 class JsonLinesWriter(Writer):
-    """One object a line: path, caption, score, and ``error`` for a picture that failed."""
+    """One object a line, with ``error`` for a picture that failed."""
 
-    def add(self, path: str, pred_caption: str | list[str], pred_score: Any = None) -> None:
-        self.record({"path": path, "caption": pred_caption, "score": pred_score})
+    def add(self, record: dict[str, Any], lines: Sequence[str]) -> None:
+        self.write(record)
 
-    def fail(self, failure: Failure) -> None:
-        self.record({"path": failure.path, "caption": None, "score": None, "error": failure.reason})
+    def fail(self, failure: Failure, **fields: Any) -> None:
+        self.write({"path": failure.path, **fields, "error": failure.reason})
 
-    def record(self, entry: dict[str, Any]) -> None:
-        """Writes one picture's object."""
-        print(json.dumps(entry, ensure_ascii=False), file=self.stream, flush=True)
+    def write(self, record: dict[str, Any]) -> None:
+        """Writes one object."""
+        print(json.dumps(record, ensure_ascii=False), file=self.stream, flush=True)
 
 
 class JsonWriter(JsonLinesWriter):
@@ -59,15 +58,15 @@ class JsonWriter(JsonLinesWriter):
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
-        self.entries: list[dict[str, Any]] = []
+        self.records: list[dict[str, Any]] = []
 
-    def record(self, entry: dict[str, Any]) -> None:
-        self.entries.append(entry)
+    def write(self, record: dict[str, Any]) -> None:
+        self.records.append(record)
 
     def close(self, complete: bool = True) -> None:
-        if not self.entries and not complete:
+        if not self.records and not complete:
             return  # an error alone shall not look like an empty result
-        json.dump(self.entries, self.stream, ensure_ascii=False, indent=2)
+        json.dump(self.records, self.stream, ensure_ascii=False, indent=2)
         print(file=self.stream, flush=True)
 
 
