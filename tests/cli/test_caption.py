@@ -264,7 +264,7 @@ def test_progress_goes_to_a_terminal_and_captions_stay_clean(pictures, toy) -> N
 
 
 def test_reader_that_goes_early_ends_the_command_quietly(pictures, toy) -> None:
-    process = run([str(pictures / "p1.png")] * 2 + [str(pictures)] * 400 + toy, stdout=subprocess.PIPE, stderr=-1)
+    process = run([str(pictures / "p1.png")] * 2 + [str(pictures)] * 40 + toy, stdout=subprocess.PIPE, stderr=-1)
     process.stdout.readline()
     process.stdout.close()
     err = process.stderr.read()

@@ -2,9 +2,9 @@
 
 import inspect
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -38,25 +38,32 @@ class Prediction:
         name: the input in words: its path or address, or its kind and size.
         data_sample: the model's data sample, None if the picture could not be read.
         error: None, or what was wrong with the picture.
+        fields: what the call said of this picture besides: its question, its prompt.
     """
 
     index: int
     name: str
     data_sample: DataSample | None
     error: Exception | None = None
+    fields: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Input:
+    index: int
+    item: ImageInput
+    fields: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class _Unreadable:
-    index: int
-    item: ImageInput
+    input: _Input
     error: Exception
 
 
 @dataclass(frozen=True)
 class _Loaded:
-    index: int
-    item: ImageInput
+    input: _Input
     pixels: NDArray[np.uint8]  # H×W×3, BGR
     data: dict[str, Any]  # the pipeline's output
 
@@ -64,7 +71,8 @@ class _Loaded:
 class BaseInferencer:
     """Feeds pictures of any kind to one model.
 
-    A child names its task and the results that users get (`pack`).
+    A child names its task, the results that users get (`pack`) and what a call may say of each picture besides
+    (`fields`).
 
     Args:
         model: a model name (see `list_models`), a config (path or `Config`), or a model from `get_model` or
@@ -85,6 +93,7 @@ class BaseInferencer:
     """
 
     task: ClassVar[str]
+    field_kwargs: ClassVar[frozenset[str]] = frozenset()
     preprocess_kwargs: ClassVar[frozenset[str]] = frozenset({"num_workers"})
     visualize_kwargs: ClassVar[frozenset[str]] = Drawing.names()
 
@@ -155,7 +164,7 @@ class BaseInferencer:
         if on_error == "raise" and (missing := missing_files(items)):
             raise MissingImageError(f"no such file: {', '.join(missing[:5])}" + (" …" if len(missing) > 5 else ""))
         predictions = list(self.stream(items, batch_size, **kwargs))
-        results = [self._result(prediction, return_datasamples) for prediction in predictions]
+        results = [result for prediction in predictions for result in self._results(prediction, return_datasamples)]
         failures = {p.index: p.error for p in predictions if p.error is not None}
         if failures and on_error == "raise":
             if len(items) == 1:
@@ -172,19 +181,43 @@ class BaseInferencer:
         """
         if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
             raise ValueError(f"batch_size={batch_size!r}: wanted a whole number, 1 or more")
+        items = inputs_to_list(images)
+        said, kwargs = self.fields(len(items), kwargs)
         preprocess, forward, visualize = self.dispatch(kwargs)
         drawing = Drawing(**visualize)
         self.model.eval()
-        for batch in self._batches(inputs_to_list(images), batch_size, **preprocess):
-            readable = [entry.data for entry in batch if isinstance(entry, _Loaded)]
-            samples = iter(self.forward(readable, **forward) if readable else [])
+        inputs = [_Input(index, item, fields) for index, (item, fields) in enumerate(zip(items, said, strict=True))]
+        for batch in self._batches(inputs, batch_size, **preprocess):
+            readable = [entry for entry in batch if isinstance(entry, _Loaded)]
+            samples = iter(self.forward([entry.data for entry in readable], **forward) if readable else [])
             for entry in batch:
+                index, item, fields = entry.input.index, entry.input.item, entry.input.fields
                 if isinstance(entry, _Unreadable):
-                    yield Prediction(entry.index, describe(entry.item), None, entry.error)
+                    yield Prediction(index, describe(item), None, entry.error, fields)
                     continue
                 sample = next(samples)
-                drawing.draw(entry.pixels, sample, entry.item, entry.index)
-                yield Prediction(entry.index, describe(entry.item), sample)
+                drawing.draw(entry.pixels, sample, item, index)
+                yield Prediction(index, describe(item), sample, fields=fields)
+
+    def fields(self, count: int, kwargs: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """What `kwargs` say of each of `count` pictures, and the other `kwargs`.
+
+        Here a `prompt` that is a list holds one a picture; a child adds its `field_kwargs`.
+
+        Raises:
+            ValueError: the list's length is not `count`.
+        """
+        prompts = kwargs.get("prompt")
+        if not isinstance(prompts, list | tuple):
+            return [{} for _ in range(count)], kwargs
+        rest = {name: value for name, value in kwargs.items() if name != "prompt"}
+        return [{"prompt": prompt} for prompt in one_each("prompt", prompts, count)], rest
+
+    def annotate(self, data_sample: DataSample, fields: Mapping[str, Any]) -> None:
+        """Writes into a picture's data sample what the pipeline did not pack of its `fields`."""
+        for name, value in fields.items():
+            if name not in data_sample:
+                data_sample.set_field(value, name)
 
     def dispatch(self, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """`kwargs` sorted into those for reading, for the model and for drawing.
@@ -196,9 +229,10 @@ class BaseInferencer:
         known = frozenset().union(*groups)
         for name in kwargs:
             if name not in known:
+                names = known | self.field_kwargs
                 raise TypeError(
-                    f"{type(self).__name__} has no argument {name!r}.{did_you_mean(name, known)} "
-                    f"It knows: {', '.join(sorted(known))}."
+                    f"{type(self).__name__} has no argument {name!r}.{did_you_mean(name, names)} "
+                    f"It knows: {', '.join(sorted(names))}."
                 )
         preprocess, forward, visualize = ({k: v for k, v in kwargs.items() if k in group} for group in groups)
         return preprocess, forward, visualize
@@ -231,35 +265,45 @@ class BaseInferencer:
         return list_models(pattern, task=cls.task)
 
     def _batches(
-        self, items: list[ImageInput], batch_size: int, num_workers: int = 0
+        self, inputs: list[_Input], batch_size: int, num_workers: int = 0
     ) -> Iterator[list[_Loaded | _Unreadable]]:
-        chunks = [range(start, min(start + batch_size, len(items))) for start in range(0, len(items), batch_size)]
+        chunks = [inputs[start : start + batch_size] for start in range(0, len(inputs), batch_size)]
         if not num_workers:
             for chunk in chunks:
-                yield [self._load(items[index], index) for index in chunk]
+                yield [self._load(entry) for entry in chunk]
             return
         with ThreadPoolExecutor(num_workers) as pool:
             ahead: deque[list[Future[_Loaded | _Unreadable]]] = deque()
             for chunk in chunks:
-                ahead.append([pool.submit(self._load, items[index], index) for index in chunk])
+                ahead.append([pool.submit(self._load, entry) for entry in chunk])
                 if len(ahead) > 1:  # one batch is read while another goes through the model
                     yield [future.result() for future in ahead.popleft()]
             while ahead:
                 yield [future.result() for future in ahead.popleft()]
 
-    def _load(self, item: ImageInput, index: int) -> _Loaded | _Unreadable:
+    def _load(self, entry: _Input) -> _Loaded | _Unreadable:
         try:
-            pixels = self.pipeline.load(item)
+            pixels = self.pipeline.load(entry.item)
         except (OSError, ValueError) as error:
-            return _Unreadable(index, item, error)
-        path = str(item) if isinstance(item, str | Path) else None
-        return _Loaded(index, item, pixels, self.pipeline(pixels, path))
+            return _Unreadable(entry, error)
+        path = str(entry.item) if isinstance(entry.item, str | Path) else None
+        data = self.pipeline(pixels, path, entry.fields)
+        self.annotate(data["data_samples"], entry.fields)
+        return _Loaded(entry, pixels, data)
 
-    def _result(self, prediction: Prediction, return_datasamples: bool) -> DataSample | dict[str, Any]:
+    def _results(self, prediction: Prediction, return_datasamples: bool) -> list[Any]:
+        """What users get of one picture: one result here."""
         if prediction.data_sample is not None:
-            return prediction.data_sample if return_datasamples else self.pack(prediction.data_sample)
+            return [prediction.data_sample if return_datasamples else self.pack(prediction.data_sample)]
         reason = str(prediction.error)
-        return DataSample(error=reason) if return_datasamples else {"error": reason}
+        return [DataSample(error=reason) if return_datasamples else {"error": reason}]
+
+
+def one_each(name: str, values: Sequence[Any], count: int) -> list[Any]:
+    """`values` as a list, checked to hold one for each of `count` pictures."""
+    if len(values) != count:
+        raise ValueError(f"{name} is a list of {len(values)} for {count} pictures: give one for each, in their order")
+    return list(values)
 
 
 def _adopt(model: BaseModel, pretrained: bool | str | Path, changes: dict[str, Any]) -> BaseModel:

@@ -1,6 +1,6 @@
 """The test pipeline of a config, for pictures from anywhere."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -35,11 +35,16 @@ class Pipeline:
         """The picture as H×W×3 uint8 in BGR order; raises OSError or ValueError if it cannot be read."""
         return read_input(item, ignore_orientation=self.loader.color_type == "color_ignore_orientation")
 
-    def __call__(self, pixels: np.ndarray, img_path: str | None = None) -> dict[str, Any]:
-        """`pixels` (H×W×3 uint8, BGR) → ``dict(inputs=3×H'×W' tensor, data_samples=DataSample)``."""
+    def __call__(
+        self, pixels: np.ndarray, img_path: str | None = None, fields: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """`pixels` (H×W×3 uint8, BGR) → ``dict(inputs=3×H'×W' tensor, data_samples=DataSample)``.
+
+        `fields` (``question`` …) are there for the transforms too, which clean and pack them as those of a data set.
+        """
         shape = pixels.shape[:2]
         image = pixels.astype(np.float32) if self.loader.to_float32 else pixels
-        results: dict[str, Any] = {"img": image, "img_shape": shape, "ori_shape": shape}
+        results: dict[str, Any] = {**(fields or {}), "img": image, "img_shape": shape, "ori_shape": shape}
         if img_path is not None:
             results["img_path"] = img_path
         for transform in self.transforms:
