@@ -15,7 +15,8 @@ from torch import nn
 
 from blip2.apis.config import load_config
 from blip2.apis.hub import get_model
-from blip2.models.blip2_caption import Blip2Caption, CaptionOptions
+from blip2.models.blip2_caption import Blip2Caption
+from blip2.models.blip2_generative import GenerationOptions
 from blip2.utils.suggest import did_you_mean
 
 # Presets are the published caption model with other sizes, so that pictures go through the very same pipeline.
@@ -38,7 +39,7 @@ class Work:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
 
-    def options(self, options: CaptionOptions) -> CaptionOptions:
+    def options(self, options: GenerationOptions) -> GenerationOptions:
         """`options` changed to a plain search that ends after exactly `max_new_tokens`."""
         return replace(
             options,

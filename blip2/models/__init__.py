@@ -3,6 +3,7 @@
 from .blip2_base import Blip2Base
 from .blip2_caption import Blip2Caption
 from .blip2_retrieval import Blip2Retrieval
+from .blip2_vqa import Blip2VQA
 from .data_preprocessor import MultiModalDataPreprocessor
 from .freeze import freeze
 from .heads import ITMHead, LinearClsHead
@@ -18,6 +19,7 @@ __all__ = [
     "Blip2Caption",
     "Blip2Retrieval",
     "Blip2Tokenizer",
+    "Blip2VQA",
     "ITMHead",
     "LanguageModelPretrainer",
     "LinearClsHead",

@@ -1,76 +1,26 @@
 """`Blip2Caption`: the queries' findings, projected, are read by a frozen language model that goes on in words."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blip2.registry import MODELS
 from blip2.structures import DataSample
 
-from .blip2_base import Blip2Base, build_part, dtype_of
-from .checks import check_choice, check_keys
-from .freeze import freeze
-from .language.generation import GenerationConfig, GenerationOutput, generate
-from .language.packing import pack_texts
-
-
-@dataclass(frozen=True)
-class CaptionOptions:
-    """What a call of `Blip2Caption.predict` may change; see `Blip2Caption` for the meaning."""
-
-    prompt: str
-    max_txt_len: int
-    num_captions: int
-    num_beams: int
-    min_length: int
-    length_penalty: float
-    repetition_penalty: float
-    do_sample: bool
-    top_p: float
-    top_k: int
-    temperature: float
-    seed: int | None
-
-    def __post_init__(self) -> None:
-        for name in ("max_txt_len", "num_captions"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if not self.do_sample and self.num_captions > self.num_beams:
-            raise ValueError(
-                f"num_captions={self.num_captions} is more than num_beams={self.num_beams}: raise num_beams, or set "
-                "do_sample=True"
-            )
-        self.generation(eos_token_id=0, pad_token_id=0)  # the other values are checked there: now, not at the first use
-
-    def generation(self, eos_token_id: int, pad_token_id: int) -> GenerationConfig:
-        return GenerationConfig(
-            eos_token_id=eos_token_id,
-            pad_token_id=pad_token_id,
-            max_new_tokens=self.max_txt_len,
-            min_length=self.min_length,
-            num_beams=1 if self.do_sample else self.num_beams,
-            num_return_sequences=self.num_captions,
-            length_penalty=self.length_penalty,
-            repetition_penalty=self.repetition_penalty,
-            do_sample=self.do_sample,
-            top_p=self.top_p,
-            top_k=self.top_k,
-            temperature=self.temperature,
-            seed=self.seed,
-        )
+from .blip2_base import build_part
+from .blip2_generative import Blip2Generative, GenerationOptions, matched, picture_name
+from .language.generation import GenerationOutput
+from .language.packing import Prompted
 
 
 @MODELS.register_module()
-class Blip2Caption(Blip2Base):
+class Blip2Caption(Blip2Generative[GenerationOptions]):
     """BLIP-2 for image captions (arXiv 2301.12597).
 
     The language model is always frozen; the image encoder as its own config says (``frozen_stages``); layer norm,
-    queries, Q-Former and projection are trained. A caption ends with a line feed, which must be one token of the
-    tokenizer.
+    queries, Q-Former and projection are trained.
 
     Args:
         vision_backbone, multimodal_backbone, layer_norm_eps, data_preprocessor, init_cfg: see `Blip2Base`.
@@ -78,17 +28,19 @@ class Blip2Caption(Blip2Base):
         vision_neck: config or module of the projection into the language model's width.
         tokenizer: config or tokenizer of the language model; needed by `loss` and `predict`, read at first use.
         prompt: what the captions continue; spaces at its end are dropped.
-        max_txt_len: longest caption in tokens, the line feed included and the prompt not. Training cuts longer captions
+        max_txt_len: longest caption in tokens, the end token included and the prompt not. Training cuts longer captions
             there.
         num_captions: captions per picture; above 1, predictions are lists, the best first (samples: as drawn).
         num_beams: width of the beam search; 1 is greedy search. Ignored when `do_sample` is on.
-        min_length: least number of tokens before the line feed.
+        min_length: least number of tokens before the end token.
         length_penalty: beams are ranked by log-probability divided by length to this power.
         repetition_penalty: above 1, words already written become less likely.
         do_sample: nucleus sampling with `top_p`, `top_k` (0: all tokens), `temperature` and `seed` instead of a search.
         captions_per_picture: of a picture with a list of captions, `loss` takes this many at once, or 'all'. They are
             drawn at random in training mode and are the first ones in eval mode. The picture is encoded once for all of
             them.
+        end_token: what ends a caption; must be one token of the tokenizer. The published weights take a line feed;
+            for a language model whose tokenizer has none, its end-of-text token (``</s>``) will do.
     """
 
     def __init__(
@@ -111,20 +63,14 @@ class Blip2Caption(Blip2Base):
         temperature: float = 1.0,
         seed: int | None = None,
         captions_per_picture: int | Literal["all"] = 1,
+        end_token: str = "\n",
         layer_norm_eps: float = 1e-5,
         data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
         init_cfg: Any = None,
     ) -> None:
         # Captions come from the language model: the Q-Former reads no text.
         multimodal_backbone = build_part(multimodal_backbone, with_text=False, with_lm_head=False)
-        super().__init__(vision_backbone, multimodal_backbone, tokenizer, layer_norm_eps, data_preprocessor, init_cfg)
-        self.vision_neck = build_part(vision_neck)
-        self.text_backbone = build_part(text_backbone)
-        freeze(self.text_backbone)
-        if captions_per_picture != "all" and captions_per_picture < 1:
-            raise ValueError(f"captions_per_picture={captions_per_picture} must be at least 1, or 'all'")
-        self.captions_per_picture = captions_per_picture
-        self.options = CaptionOptions(
+        options = GenerationOptions(
             prompt=prompt,
             max_txt_len=max_txt_len,
             num_captions=num_captions,
@@ -138,39 +84,29 @@ class Blip2Caption(Blip2Base):
             temperature=temperature,
             seed=seed,
         )
-
-    def forward(
-        self, images: Tensor, data_samples: Sequence[DataSample] | None = None, mode: str = "tensor", **overrides: Any
-    ) -> Any:
-        """`mode` is 'tensor' (`encode`), 'loss' or 'predict'; `overrides` are for 'predict'."""
-        check_choice("mode", mode, ("tensor", "loss", "predict"))
-        if mode == "predict":
-            return self.predict(images, data_samples, **overrides)
-        if overrides:
-            raise TypeError(f"{', '.join(overrides)} can be given with mode='predict' only, not with mode={mode!r}")
-        return self.encode(images) if mode == "tensor" else self.loss(images, data_samples)
-
-    def encode(self, images: Tensor) -> Tensor:
-        """Pictures B×3×H×W to B×Q×D, what the language model is given to read."""
-        return self.vision_neck(self.query_image(self.encode_image(images)))
+        super().__init__(
+            vision_backbone,
+            text_backbone,
+            multimodal_backbone,
+            vision_neck,
+            tokenizer,
+            options,
+            end_token,
+            layer_norm_eps,
+            data_preprocessor,
+            init_cfg,
+        )
+        if captions_per_picture != "all" and captions_per_picture < 1:
+            raise ValueError(f"captions_per_picture={captions_per_picture} must be at least 1, or 'all'")
+        self.captions_per_picture = captions_per_picture
 
     def loss(self, images: Tensor, data_samples: Sequence[DataSample] | None) -> dict[str, Tensor]:
-        """Mean negative log-likelihood, in nats a token, of the captions and their line feeds after ``prompt + ' '``.
+        """Mean negative log-likelihood, in nats a token, of the captions and their end tokens after ``prompt + ' '``.
 
         Captions are the samples' ``gt_caption``: a string, or a list of strings (see `captions_per_picture`).
         """
-        captions = [self._captions(sample) for sample in data_samples or ()]
-        if len(captions) != len(images):
-            raise ValueError(f"{len(images)} pictures came with {len(captions)} data samples")
-        texts = pack_texts([self._tokenized(row) for row in captions], self._pad_token_id(), images.device)
-        queries = self.encode(images)  # B×Q×D
-        num_queries = queries.shape[1]
-        self.text_backbone.check_length(num_queries + texts.longest)
-        mask, positions = texts.attention(num_queries)
-        hidden = self.text_backbone.hidden_states(self._inputs(queries, texts.ids), mask, positions)
-        rows, places, targets = texts.predictors(num_queries)
-        logits = self.text_backbone.lm_head(hidden[rows, places])  # only where there is something to learn
-        return {"loss": F.cross_entropy(logits.float(), targets)}
+        captions = [self._captions(sample) for sample in matched(images, data_samples)]
+        return {"loss": self.language_loss(self.encode(images), [[self._lesson(texts)] for texts in captions])}
 
     @torch.no_grad()
     def predict(
@@ -178,43 +114,23 @@ class Blip2Caption(Blip2Base):
     ) -> list[DataSample]:
         """Write captions into the data samples (new ones if there are none), which are returned.
 
-        ``pred_caption`` is the text without prompt and line feed; ``pred_score`` its log-probability under the language
-        model divided by its length in tokens, line feed included, before any penalty or temperature. Both are lists,
+        ``pred_caption`` is the text without prompt and end token; ``pred_score`` its log-probability under the language
+        model divided by its length in tokens, end token included, before any penalty or temperature. Both are lists,
         the best first, if `num_captions` is above 1.
 
         Args:
-            overrides: any field of `CaptionOptions` (see the class for their meaning), for this call only.
+            overrides: any field of `GenerationOptions` (see the class for their meaning), for this call only.
         """
         options = self._options(overrides)
-        samples = [DataSample() for _ in images] if data_samples is None else list(data_samples)
-        if len(samples) != len(images):
-            raise ValueError(f"{len(images)} pictures came with {len(samples)} data samples")
-        output = self.generate(images, options)
-        texts = [text.strip() for text in self.tokenizer.decode(_without_end(output))]
-        scores = output.scores.tolist()
-        num = options.num_captions
-        for index, sample in enumerate(samples):
-            row = slice(index * num, (index + 1) * num)
-            sample.pred_caption = texts[row] if num > 1 else texts[index]
-            sample.pred_score = scores[row] if num > 1 else scores[index]
+        samples = [DataSample() for _ in images] if data_samples is None else matched(images, data_samples)
+        captions, scores = self.decode(self.generate(images, options), options.num_captions)
+        for sample, caption, score in zip(samples, captions, scores, strict=True):
+            sample.pred_caption, sample.pred_score = caption, score
         return samples
 
-    def generate(self, images: Tensor, options: CaptionOptions) -> GenerationOutput:
+    def generate(self, images: Tensor, options: GenerationOptions) -> GenerationOutput:
         """Token ids and scores of the captions of B×3×H×W pictures."""
-        (prompt,) = self._encode_texts([options.prompt.rstrip()])
-        queries = self.encode(images)  # B×Q×D
-        ids = torch.tensor(prompt, device=images.device, dtype=torch.long).expand(len(images), -1)
-        config = options.generation(self.tokenizer.token_id("\n"), self._pad_token_id())
-        return generate(self.text_backbone, self._inputs(queries, ids), None, config)
-
-    def _options(self, overrides: dict[str, Any]) -> CaptionOptions:
-        check_keys("predict", overrides, tuple(asdict(self.options)))
-        return replace(self.options, **overrides)
-
-    def _inputs(self, queries: Tensor, ids: Tensor) -> Tensor:
-        """Queries B×Q×D, then the embeddings of B×T ids, in the language model's precision."""
-        queries = queries.to(dtype_of(self.text_backbone))
-        return torch.cat((queries, self.text_backbone.get_input_embeddings()(ids)), dim=1)
+        return self.write(self.encode(images), self._encode_texts([options.prompt.rstrip()]) * len(images), options)
 
     def _captions(self, sample: DataSample) -> list[str]:
         captions = sample.get("gt_caption")
@@ -222,37 +138,16 @@ class Blip2Caption(Blip2Base):
             return [captions]
         if not captions:
             raise ValueError(
-                f"the picture {sample.get('img_path', sample.get('image_id', '?'))} has no gt_caption to learn from: "
-                "let PackInputs pass it on (algorithm_keys=['gt_caption'])"
+                f"{picture_name(sample)} has no gt_caption to learn from: let PackInputs pass it on "
+                "(algorithm_keys=['gt_caption'])"
             )
         count = len(captions) if self.captions_per_picture == "all" else min(self.captions_per_picture, len(captions))
         order = torch.randperm(len(captions))[:count].tolist() if self.training else range(count)
         return [captions[index] for index in order]
 
-    def _tokenized(self, captions: Sequence[str]) -> list[tuple[list[int], int]]:
-        """Token ids of ``prompt + ' ' + caption + line feed``, and how many of them are the prompt's."""
+    def _lesson(self, captions: Sequence[str]) -> Prompted:
+        """Token ids of the prompt, and of what is to be learned after it: captions with their end tokens."""
         prompt = self.options.prompt.rstrip()
-        texts = [f"{prompt} {caption}\n" if prompt else f"{caption}\n" for caption in captions]
-        given, *ids = self._encode_texts([prompt, *texts])
-        return [(tokens[: len(given) + self.options.max_txt_len], len(given)) for tokens in ids]
-
-    def _encode_texts(self, texts: Sequence[str]) -> list[list[int]]:
-        if self.tokenizer is None:
-            raise ValueError(
-                "Blip2Caption was built without a tokenizer: give it one (tokenizer=dict(type='AutoTokenizer', …))"
-            )
-        if len(self.tokenizer) > self.text_backbone.vocab_size:
-            raise ValueError(
-                f"{self.tokenizer!r} has {len(self.tokenizer)} tokens, the language model only "
-                f"{self.text_backbone.vocab_size}: the two don't belong together"
-            )
-        return self.tokenizer.encode(texts)
-
-    def _pad_token_id(self) -> int:
-        pad = self.tokenizer.pad_token_id
-        return self.tokenizer.token_id("\n") if pad is None else pad
-
-
-def _without_end(output: GenerationOutput) -> list[list[int]]:
-    # Padding is cut by length: not every tokenizer takes it for a special token.
-    return [ids[:length] for ids, length in zip(output.sequences.tolist(), output.lengths.tolist(), strict=True)]
+        (given,) = self._encode_texts([prompt])
+        texts = self._continuations(captions, after_prompt=bool(prompt))
+        return Prompted(given, [text[: self.options.max_txt_len] for text in texts])

@@ -1,6 +1,7 @@
 """Training the small model's 'off-the-shelf' parts, each on an objective of its own, before BLIP-2 freezes them."""
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from blip2.structures import DataSample
 from .blip2_base import build_part
 from .checks import check_choice
 from .language.generation import GenerationConfig, generate
-from .language.packing import pack_texts
+from .language.packing import Prompted, pack_texts
 from .language.tokenizers import pad_sequences
 
 
@@ -102,13 +103,14 @@ class VisionCaptioner(BaseModel):
             for sample in data_samples
         ]
         ids = iter(self.tokenizer.encode([text for row in captions for text in row]))
-        rows = [[(next(ids), 1) for _ in row] for row in captions]  # the first token, </s>, is given
+        # The first token, </s>, is given.
+        rows = [[Prompted(text[:1], [text[1:]]) for text in islice(ids, len(row))] for row in captions]
         texts = pack_texts(rows, self.tokenizer.pad_token_id, memory.device)
         mask, positions = texts.attention(0)
         if mask is None:
             mask = _causal(texts.ids)
         hidden = self.decoder(texts.ids, positions, mask, memory)
-        rows_, places, targets = texts.predictors(0)
+        rows_, places, targets, _ = texts.predictors(0)
         return {"loss": F.cross_entropy(self.decoder.logits(hidden[rows_, places]).float(), targets)}
 
     def _predict(self, memory: Tensor, data_samples: Sequence[DataSample]) -> list[DataSample]:

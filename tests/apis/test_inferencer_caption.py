@@ -13,7 +13,7 @@ from tokenizers import ByteLevelBPETokenizer
 
 from blip2.apis import get_model, inference_model, load_config
 from blip2.apis.inferencers import ImageCaptionInferencer
-from blip2.models.blip2_caption import CaptionOptions
+from blip2.models.blip2_generative import GenerationOptions
 from blip2.registry import DATASETS
 
 
@@ -111,7 +111,7 @@ def test_captions_are_those_of_the_dataset_and_the_model_alone(config, model, pi
 
 def test_every_generation_option_is_an_argument_of_the_call(model, pictures) -> None:
     inferencer = ImageCaptionInferencer(model)
-    assert inferencer.forward_kwargs == set(CaptionOptions.__dataclass_fields__)
+    assert inferencer.forward_kwargs == set(GenerationOptions.__dataclass_fields__)
     (result,) = inferencer(
         pictures[0],
         num_beams=3,

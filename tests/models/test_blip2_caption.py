@@ -134,12 +134,14 @@ def test_one_of_several_captions_is_drawn_in_training_and_the_first_taken_in_eva
 
 
 def test_training_text_is_prompt_caption_and_line_feed_cut_at_max_txt_len(model):
-    (whole, given), (cut, _) = model._tokenized(["a boat", "a boat " * 20])
-    assert model.tokenizer.decode([whole, whole[:given]]) == ["a photo of a boat\n", "a photo of"]
-    assert len(cut) == given + model.options.max_txt_len
+    lesson = model._lesson(["a boat", "a boat " * 20])
+    whole, cut = lesson.texts
+    assert model.tokenizer.decode([[*lesson.given, *whole], lesson.given]) == ["a photo of a boat\n", "a photo of"]
+    assert [[*lesson.given, *whole]] == model.tokenizer.encode(["a photo of a boat\n"])
+    assert len(cut) == model.options.max_txt_len
     model.options = model._options({"prompt": ""})
-    ((bare, given),) = model._tokenized(["a boat"])
-    assert (model.tokenizer.decode([bare]), given) == (["a boat\n"], 1)
+    lesson = model._lesson(["a boat"])
+    assert (model.tokenizer.decode(lesson.texts), len(lesson.given)) == (["a boat\n"], 1)
 
 
 def test_spaces_after_the_prompt_make_no_difference(model):
