@@ -1,9 +1,6 @@
-"""Which file in a work folder is meant, and how a file is written so that a crash leaves no half of one."""
+"""Which file in a work folder is meant."""
 
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from blip2.checkpoints import CheckpointError
@@ -57,17 +54,3 @@ def find_checkpoint(path: str | Path) -> Path:
 
 def _numbered(folder: Path, pattern: re.Pattern[str]) -> list[Path]:
     return [path for path in folder.glob("*.pth") if pattern.fullmatch(path.name)] if folder.is_dir() else []
-
-
-@contextmanager
-def written_whole(path: str | Path) -> Iterator[Path]:
-    """A name beside `path` to write to; it takes the place of `path` only after the block ended well."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        yield partial
-        with partial.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -19,12 +19,12 @@ from torch.utils.data import DataLoader
 
 from blip2.checkpoints import CheckpointError, fetch, load_checkpoint, read_state_dict
 from blip2.engine import random_state
-from blip2.engine.checkpoint_files import written_whole
 from blip2.engine.data import stop_workers
 from blip2.engine.hooks import ProgressHook
 from blip2.engine.loops import EpochBasedTrainLoop, IterBasedTrainLoop, TestLoop, ValLoop
 from blip2.engine.schedules import check_not_frozen, resume_schedulers
 from blip2.registry import METRICS, MODELS, RUNNERS
+from blip2.utils.files import written_whole
 
 # Longer messages (environment, config, order of hooks) go to the log file alone.
 CONSOLE_LINES = 12

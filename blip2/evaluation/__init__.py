@@ -2,8 +2,21 @@
 
 from .coco_caption import COCOCaption
 from .gathered import GatheredMetric
+from .gqa_acc import GQAAcc
+from .report_vqa import ReportVQA
+from .retrieval_recall import RetrievalRecall
 from .scene_caption import DocumentAccuracy, SceneCaptionAccuracy
 from .scorers import caption_scores
 from .vqa_acc import VQAAcc
 
-__all__ = ["COCOCaption", "DocumentAccuracy", "GatheredMetric", "SceneCaptionAccuracy", "VQAAcc", "caption_scores"]
+__all__ = [
+    "COCOCaption",
+    "DocumentAccuracy",
+    "GQAAcc",
+    "GatheredMetric",
+    "ReportVQA",
+    "RetrievalRecall",
+    "SceneCaptionAccuracy",
+    "VQAAcc",
+    "caption_scores",
+]

@@ -1,15 +1,12 @@
 """Accuracy of answers that ten people may disagree on."""
 
-import re
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from blip2.evaluation.gathered import GatheredMetric
-from blip2.evaluation.vqa_answers import normalise_answer, questions_of
+from blip2.evaluation.vqa_answers import TYPES, mean_scores, normalise_answer, questions_of
 from blip2.registry import METRICS
 
-TYPES = ("answer_type", "question_type")
 _FIELDS = ("question_id", "gt_answer", "gt_answer_weight", *TYPES)
 
 
@@ -85,18 +82,7 @@ class VQAAcc(GatheredMetric):
         return {"question_id": question["question_id"], "scores": scores, **{kind: question[kind] for kind in TYPES}}
 
     def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
-        if not results:
-            raise ValueError("no question was answered, so there is nothing to score")
-        groups: dict[str, list[float]] = {name: [] for name in results[0]["scores"]}
-        by_type: dict[str, list[float]] = defaultdict(list)
-        for result in counted_once(results):
-            for name, score in result["scores"].items():
-                groups[name].append(score)
-                for kind in TYPES:
-                    if result[kind] is not None:
-                        by_type[f"{name}/{kind}/{clean_name(result[kind])}"].append(score)
-        groups.update(sorted(by_type.items()))
-        return {name: sum(scores) / len(scores) for name, scores in groups.items()}
+        return mean_scores(results)
 
 
 def official_accuracy(matches: int, annotators: int) -> float:
@@ -122,20 +108,3 @@ def annotator_counts(shares: Sequence[float], name: str) -> list[int]:
         f"{name}: gt_answer_weight={list(shares)} are not the shares of up to 100 annotators, which the official "
         "accuracy counts; leave official=True out for such data"
     )
-
-
-def clean_name(text: str) -> str:
-    """A type as part of a score's name: 'yes/no' is 'yes_no', 'What color is the' 'what_color_is_the'."""
-    return re.sub(r"\W+", "_", text.lower()).strip("_") or "unnamed"
-
-
-def counted_once(results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """`results` without those whose ``question_id`` came before; ones without an id all stay."""
-    seen: set[Any] = set()
-    kept = []
-    for result in results:
-        if result["question_id"] not in seen:
-            kept.append(result)
-        if result["question_id"] is not None:
-            seen.add(result["question_id"])
-    return kept

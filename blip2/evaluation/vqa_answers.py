@@ -1,9 +1,13 @@
-"""What the question-answering metrics share: the form in which answers are compared, and one record a question."""
+"""What the question-answering metrics share: the form in which answers are compared, one record a question, means."""
 
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
+
+# Fields of a data sample that say of what kind a question is.
+TYPES = ("answer_type", "question_type")
 
 NUMBER_WORDS = ("none", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _DIGITS = {word: str(number) for number, word in enumerate(NUMBER_WORDS)} | {"zero": "0"}
@@ -93,3 +97,33 @@ def _named(sample: Mapping[str, Any]) -> str:
         if sample.get(field) is not None:
             return f" ({field} {sample[field]})"
     return ""
+
+
+def mean_scores(results: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The means of ``scores`` (name to number) over records of questions, and of those of each type, by name.
+
+    A ``question_id`` that comes again counts once; records whose id is None all count. Types are the fields in `TYPES`
+    that are not None. Raises `ValueError` when there are no records.
+    """
+    if not results:
+        raise ValueError("no question was answered, so there is nothing to score")
+    overall: dict[str, list[float]] = defaultdict(list)
+    by_type: dict[str, list[float]] = defaultdict(list)
+    seen = set()
+    for result in results:
+        if result["question_id"] in seen:
+            continue
+        if result["question_id"] is not None:
+            seen.add(result["question_id"])
+        for name, score in result["scores"].items():
+            overall[name].append(score)
+            for kind in TYPES:
+                if result[kind] is not None:
+                    by_type[f"{name}/{kind}/{clean_name(result[kind])}"].append(score)
+    groups = [*overall.items(), *sorted(by_type.items())]
+    return {name: sum(scores) / len(scores) for name, scores in groups}
+
+
+def clean_name(text: str) -> str:
+    """A type as part of a score's name: 'yes/no' is 'yes_no', 'What color is the' 'what_color_is_the'."""
+    return re.sub(r"\W+", "_", text.lower()).strip("_") or "unnamed"

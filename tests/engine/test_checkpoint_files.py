@@ -8,8 +8,9 @@ from torch import nn
 
 from blip2.apis.runner import build_runner
 from blip2.checkpoints import CheckpointError
-from blip2.engine.checkpoint_files import best_checkpoint, find_checkpoint, latest_checkpoint, written_whole
+from blip2.engine.checkpoint_files import best_checkpoint, find_checkpoint, latest_checkpoint
 from blip2.engine.hooks import load_part
+from blip2.utils.files import written_whole
 
 
 def touch(path, age):
@@ -65,8 +66,8 @@ def test_part_is_loaded_and_the_rest_left_alone():
     model, other = Two(), Two()
     neck = model.vision_neck.weight.clone()
     nn.init.ones_(other.query)
-    assert load_part(model, "vision", other.state_dict(), "file") == 2
-    assert load_part(model, "query", other.state_dict(), "file") == 1
+    assert load_part(model, "vision", other.state_dict(), "file") == (2, [])
+    assert load_part(model, "query", other.state_dict(), "file") == (1, [])
     assert torch.equal(model.vision.weight, other.vision.weight) and torch.equal(model.query, other.query)
     assert torch.equal(model.vision_neck.weight, neck)
 
