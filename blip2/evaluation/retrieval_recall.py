@@ -81,7 +81,7 @@ class RetrievalRecall(GatheredMetric):
         ks = _checked(topk)
         if len(pred) != len(target) or not len(pred):
             raise ValueError(f"pred has {len(pred)} queries and target {len(target)}: they must be as many, not 0")
-        ranks = []
+        ranks: list[int] = []
         for scores, right in zip(pred, target, strict=True):
             labels = _indices(right, "target") if target_indices else _one_hot_to_labels(right, "target")
             if not len(labels):
