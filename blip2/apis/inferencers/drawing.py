@@ -22,7 +22,7 @@ class Drawing:
     Attributes:
         resize: the shorter edge in pixels, or (width, height), before drawing.
         rescale_factor: scales the picture instead of `resize`.
-        draw_score: writes the score behind the caption.
+        draw_score: writes the score behind the caption or the answer.
         text_cfg: fields of `CaptionStyle`.
         show: opens a window for each picture.
         wait_time: seconds that a window stays; 0 waits for the space key.
@@ -48,21 +48,32 @@ class Drawing:
         """`pixels` (H×W×3, BGR) with what the model said, to the window or the folder that was asked for."""
         if not self.show and self.show_dir is None:
             return
-        if self._visualizer is None:
-            self._visualizer = UniversalVisualizer()
         name = self._free_name(stem_of(item, index))
-        self._visualizer.visualize_image_caption(
-            np.ascontiguousarray(pixels[:, :, ::-1]),
+        self.render(np.ascontiguousarray(pixels[:, :, ::-1]), sample, name)
+
+    def render(self, image: NDArray[np.uint8], sample: DataSample, name: str) -> None:
+        """One picture, H×W×3 in RGB order, with what the sample says below it; a child may draw something else."""
+        self.visualizer.visualize_image_caption(
+            image,
             sample,
             resize=self.resize,
             rescale_factor=self.rescale_factor,
             draw_score=self.draw_score,
             text_cfg=self.text_cfg,
-            show=self.show,
-            wait_time=self.wait_time,
-            out_file=None if self.show_dir is None else Path(self.show_dir) / f"{name}.png",
-            name=name,
+            **self.target(name),
         )
+
+    def target(self, name: str) -> dict[str, Any]:
+        """Where a drawn picture goes, as the visualizer's methods take it."""
+        out_file = None if self.show_dir is None else Path(self.show_dir) / f"{name}.png"
+        return {"show": self.show, "wait_time": self.wait_time, "out_file": out_file, "name": name}
+
+    @property
+    def visualizer(self) -> UniversalVisualizer:
+        """Made when it is first needed."""
+        if self._visualizer is None:
+            self._visualizer = UniversalVisualizer()
+        return self._visualizer
 
     def _free_name(self, stem: str) -> str:
         # Compared without case: some file systems know only one file of such names.
