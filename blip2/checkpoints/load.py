@@ -14,7 +14,7 @@ from blip2.checkpoints.save import LANGUAGE_MODEL
 from blip2.utils.suggest import nearest
 
 # Tables that a vision encoder resizes to its own grid in its load hook.
-_RESIZED_AT_LOAD = ("pos_embed",)
+RESIZED_AT_LOAD = ("pos_embed",)
 _SHOWN = 5
 _FOREIGN = {
     "Qformer.": "a LAVIS file",
@@ -160,7 +160,7 @@ def _check_nothing_on_meta(model: nn.Module, source: str | Path) -> None:
 
 
 def _shape_differs(key: str, value: Tensor, own: Tensor) -> bool:
-    return value.shape != own.shape and not key.endswith(_RESIZED_AT_LOAD)
+    return value.shape != own.shape and not key.endswith(RESIZED_AT_LOAD)
 
 
 def _mismatch(

@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 from torch.serialization import safe_globals
+
+from blip2.checkpoints.compact import from_int8, shared_files
 
 # Where training frameworks put the weights among a file's other entries (OpenMMLab; LAVIS).
 WRAPPERS = ("state_dict", "model")
@@ -48,7 +49,9 @@ def read_state_dict(path: str | Path, map_location: str | torch.device = "cpu") 
 
     The kind is told by the content, not by the name. A torch file is read with ``weights_only=True``; what mmengine's
     training checkpoints hold besides tensors and plain values is passed over. Weights under
-    ``state_dict`` or ``model`` are taken out, and so is the ``module.`` of a data-parallel wrapper.
+    ``state_dict`` or ``model`` are taken out, and so is the ``module.`` of a data-parallel wrapper. Weights that a
+    safetensors file shares with others come from the file beside it that it names; those in eight bits (see
+    `blip2.checkpoints.compact`) come as float32.
 
     Raises `FileNotFoundError` when there is no such file and `CheckpointError` when it is empty, cut off, damaged,
     not a checkpoint, or a pickle that would have to run code.
@@ -61,10 +64,7 @@ def read_state_dict(path: str | Path, map_location: str | torch.device = "cpu") 
     if path.stat().st_size == 0:
         raise CheckpointError(f"checkpoint {path} is empty (0 bytes): copy or download it again")
     if _is_safetensors(path):
-        try:
-            return load_file(path, device=str(map_location))
-        except SafetensorError as error:
-            raise CheckpointError(f"{_damaged(path)} ({error})") from error
+        return _load_safetensors(path, str(map_location))
     return _state_dict(_load_torch_file(path, map_location), path)
 
 
@@ -73,6 +73,22 @@ def _is_safetensors(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(9)
     return start[8:9] == b"{" or (path.suffix == ".safetensors" and start[:2] != b"PK")
+
+
+def _load_safetensors(path: Path, device: str) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt", device=device) as file:
+            metadata = file.metadata()
+            tensors = from_int8({key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118, no mapping
+        shared = shared_files(path, metadata)
+    except (SafetensorError, ValueError, AttributeError, RuntimeError) as error:
+        raise CheckpointError(f"{_damaged(path)} ({first_line(error)})") from error
+    for other, beginnings in shared.items():
+        if not other.is_file():
+            raise CheckpointError(f"checkpoint {path} shares weights with {other.name}, which must lie beside it")
+        rest = _load_safetensors(other, device)
+        tensors.update({key: value for key, value in rest.items() if key.startswith(tuple(beginnings))})
+    return tensors
 
 
 def _damaged(path: Path) -> str:

@@ -3,7 +3,7 @@
 import os
 import re
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,6 +11,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from blip2.checkpoints.compact import from_int8, shared_metadata, to_int8
+from blip2.checkpoints.read import read_state_dict
 from blip2.utils.resources import resolve_resource
 
 LANGUAGE_MODEL = "text_backbone."
@@ -25,19 +27,35 @@ def save_checkpoint(
     *,
     include_language_model: bool | None = None,
     dtype: torch.dtype | None = None,
+    shared: str | Path | None = None,
+    only: Sequence[str] = (),
 ) -> Path:
     """Write the weights of `model` to `path`, as safetensors or, under ``.pth``, as ``{'state_dict': …}``.
 
-    `include_language_model`: see `saves_language_model` for the default. `dtype` converts floating-point tensors.
-    The file is written beside its place and then moved there, so that an interruption leaves the old one, or none.
+    `include_language_model`: see `saves_language_model` for the default. `dtype` converts floating-point tensors;
+    ``torch.int8`` stores matrices in eight bits (safetensors only, see `blip2.checkpoints.compact`). `shared` names a
+    safetensors file of parts (such as frozen ones) that will lie beside this one: they are left out, and read from
+    there. `only` keeps the parts of these names alone. The file is written beside its place and then moved there, so
+    that an interruption leaves the old one, or none.
+
+    Raises ValueError if a weight is not the one in `shared`, as far as its precision goes.
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
         raise ValueError(f"checkpoint name {path.name!r} must end in one of {', '.join(SUFFIXES)}")
+    if path.suffix != ".safetensors" and (shared is not None or dtype == torch.int8):
+        raise ValueError(f"eight bits and shared parts are for .safetensors, not for {path.name!r}")
     state = model.state_dict()
     tensors = {
-        key: _storable(state[key], dtype) for key in keys_to_save(model, include_language_model=include_language_model)
+        key: _storable(state[key], None if dtype == torch.int8 else dtype)
+        for key in keys_to_save(model, include_language_model=include_language_model)
     }
+    if only:
+        tensors = {key: tensor for key, tensor in tensors.items() if key.split(".")[0] in only}
+    metadata = {"format": "pt"}
+    if shared is not None:
+        beginnings = _take_shared(tensors, Path(shared), dtype)
+        metadata |= shared_metadata({Path(shared).name: beginnings})
     on_meta = [key for key, tensor in tensors.items() if tensor.is_meta]
     if on_meta:
         raise ValueError(f"the model has no weights yet: {on_meta[0]} and {len(on_meta) - 1} more are on 'meta'")
@@ -47,7 +65,8 @@ def save_checkpoint(
     os.close(handle)
     try:
         if path.suffix == ".safetensors":
-            save_file(_unshared(tensors), temporary, metadata={"format": "pt"})
+            stored = to_int8(_once(tensors)) if dtype == torch.int8 else _unshared(tensors)
+            save_file(stored, temporary, metadata=metadata)
         else:
             torch.save({"state_dict": tensors}, temporary)
         os.chmod(temporary, 0o666 & ~_umask())
@@ -101,6 +120,26 @@ def _storable(tensor: Tensor, dtype: torch.dtype | None) -> Tensor:
     if dtype is not None and tensor.is_floating_point():
         tensor = tensor.to(dtype)
     return tensor.cpu().contiguous() if not tensor.is_meta else tensor
+
+
+def _take_shared(tensors: dict[str, Tensor], path: Path, dtype: torch.dtype | None) -> list[str]:
+    """Remove from `tensors` what the file at `path` holds; returns the parts (first names of the keys) that it was."""
+    parts = read_state_dict(path)
+    beginnings = sorted({key.split(".")[0] + "." for key in parts if key in tensors})
+    for key in [key for key in tensors if key.startswith(tuple(beginnings))]:
+        tensor = tensors.pop(key)
+        if key not in parts:
+            continue  # the second name of a tied weight
+        kept = from_int8(to_int8({key: tensor}))[key] if dtype == torch.int8 else tensor
+        if not torch.allclose(kept.float(), parts[key].float(), rtol=1e-5, atol=0):  # scales differ in the last bit
+            raise ValueError(f"{key} of the model is not what {path} holds: the part was trained on, or is another one")
+    return beginnings
+
+
+def _once(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Without the second names of tied weights, which `load_checkpoint` completes."""
+    first: dict[int, str] = {}
+    return {key: x for key, x in tensors.items() if first.setdefault(x.untyped_storage().data_ptr(), key) == key}
 
 
 def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-# The parts of the small BLIP-2, about two million parameters each: 11.7 MB in half precision together.
+# The parts of the small BLIP-2, about two million parameters each.
 tokenizer = dict(type="AutoTokenizer", name_or_path="configs/blip2_tiny/tokenizer")
 
 vision_backbone = dict(
@@ -14,6 +14,8 @@ vision_backbone = dict(
     final_norm=False,
     out_type="raw",
 )
+
+qformer_tokenizer = dict(type="Blip2Tokenizer", name_or_path="configs/blip2_tiny/qformer_tokenizer")
 
 text_backbone = dict(
     type="OPTForCausalLM",
@@ -33,6 +35,8 @@ multimodal_backbone = dict(
     num_hidden_layers=4,
     num_attention_heads=6,
     intermediate_size=512,
+    vocab_size=99,
+    max_position_embeddings=64,
     hidden_dropout_prob=0.0,
     attention_probs_dropout_prob=0.0,
     vision_model_width=192,
