@@ -7,7 +7,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from blip2.apis import (
+        Chat,
         ImageCaptionInferencer,
+        VisualQuestionAnsweringInferencer,
         get_model,
         inference_model,
         init_model,
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Chat",
     "ImageCaptionInferencer",
+    "VisualQuestionAnsweringInferencer",
     "__version__",
     "get_model",
     "inference_model",

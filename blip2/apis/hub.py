@@ -111,10 +111,12 @@ def init_model(
 
 
 def inference_model(model: str | Path | Config | nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """Predict for one picture, or for a list of them: ``inference_model(name, 'a.jpg')['pred_caption']``.
+    """Predict for one picture, or for many: ``inference_model(name, 'a.jpg')['pred_caption']`` and
+    ``inference_model(name, 'a.jpg', 'what is this?')['pred_answer']``.
 
     Arguments are those of the task's inferencer, of its constructor (``device``, ``pretrained`` …) and of its call
-    (``batch_size``, ``show_dir``, ``num_beams`` …), in one list. One picture gives one result, a list gives a list.
+    (``batch_size``, ``show_dir``, ``num_beams`` …), in one list. One picture (and one question) gives one result; a
+    list, a folder or several questions give a list.
 
     The model of the last name is kept (`CACHE_SIZE` of them, `clear_cache` drops it), so that a second call with the
     same name and the same constructor arguments doesn't build it again.
@@ -131,7 +133,7 @@ def inference_model(model: str | Path | Config | nn.Module, *args: Any, **kwargs
     by_name = isinstance(model, str | Path) and str(model) in model_entries()
     inferencer = _cached(str(model), kind, build) if by_name else kind(model, **build)  # type: ignore[arg-type]
     results = inferencer(*args, **kwargs)
-    return results if isinstance(args[0], list | tuple) else results[0]
+    return results[0] if kind.is_single(*args, **kwargs) else results
 
 
 def _task_source(model: str | Path | Config | nn.Module) -> Any:

@@ -116,21 +116,26 @@ class Blip2Caption(Blip2Generative[GenerationOptions]):
 
         ``pred_caption`` is the text without prompt and end token; ``pred_score`` its log-probability under the language
         model divided by its length in tokens, end token included, before any penalty or temperature. Both are lists,
-        the best first, if `num_captions` is above 1.
+        the best first, if `num_captions` is above 1. A sample's own ``prompt``, if it has one, is continued in place of
+        the model's.
 
         Args:
             overrides: any field of `GenerationOptions` (see the class for their meaning), for this call only.
         """
         options = self._options(overrides)
         samples = [DataSample() for _ in images] if data_samples is None else matched(images, data_samples)
-        captions, scores = self.decode(self.generate(images, options), options.num_captions)
+        prompts = [sample.get("prompt", options.prompt) for sample in samples]
+        captions, scores = self.decode(self.generate(images, options, prompts), options.num_captions)
         for sample, caption, score in zip(samples, captions, scores, strict=True):
             sample.pred_caption, sample.pred_score = caption, score
         return samples
 
-    def generate(self, images: Tensor, options: GenerationOptions) -> GenerationOutput:
-        """Token ids and scores of the captions of B×3×H×W pictures."""
-        return self.write(self.encode(images), self._encode_texts([options.prompt.rstrip()]) * len(images), options)
+    def generate(
+        self, images: Tensor, options: GenerationOptions, prompts: Sequence[str] | None = None
+    ) -> GenerationOutput:
+        """Token ids and scores of the captions of B×3×H×W pictures; `prompts` has one for each picture."""
+        texts = [options.prompt] * len(images) if prompts is None else prompts
+        return self.write(self.encode(images), self._encode_texts([text.rstrip() for text in texts]), options)
 
     def _captions(self, sample: DataSample) -> list[str]:
         captions = sample.get("gt_caption")

@@ -1,6 +1,7 @@
 """Draws what a person looks at, from data handed to it."""
 
+from .answer import draw_answers
 from .caption import CaptionStyle, draw_caption
 from .visualizer import UniversalVisualizer
 
-__all__ = ["CaptionStyle", "UniversalVisualizer", "draw_caption"]
+__all__ = ["CaptionStyle", "UniversalVisualizer", "draw_answers", "draw_caption"]

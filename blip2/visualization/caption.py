@@ -1,5 +1,6 @@
-"""Draws captions on a strip below a picture, never over it."""
+"""Draws text, captions above all, on a strip below a picture, never over it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,21 +53,47 @@ def draw_caption(
     """
     if not captions:
         raise ValueError("captions is empty: nothing to write below the picture")
+    paragraphs = [
+        Paragraph(
+            caption,
+            label=f"{number}. " if len(captions) > 1 else "",
+            score=None if scores is None else scores[number - 1],
+        )
+        for number, caption in enumerate(captions, start=1)
+    ]
+    return draw_paragraphs(picture, paragraphs, style=style)
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A text of the strip, which hangs behind its label if it has one, and its score."""
+
+    text: str
+    label: str = ""
+    score: float | None = None
+
+
+def draw_paragraphs(
+    picture: Image.Image, paragraphs: Sequence[Paragraph], *, style: CaptionStyle | None = None
+) -> Image.Image:
+    """A new RGB picture: `picture`, and below it a strip with the paragraphs; see `draw_caption`.
+
+    A paragraph without label stands in the middle, one with label at the left.
+    """
     style = style or CaptionStyle()
     picture = _enlarged(picture)
     width = max(picture.width, MIN_LONG_EDGE)
     fonts = font_stack(style.font_size or _font_size(width, picture.height), style.font)
     padding = round(fonts.line_height * 0.6)
 
-    lines = _layout(captions, scores, fonts, width - 2 * padding)
+    lines = [line for paragraph in paragraphs for line in _layout(paragraph, fonts, width - 2 * padding)]
     strip = 2 * padding + fonts.line_height * len(lines)
     canvas = Image.new("RGB", (width, picture.height + strip), style.background)
     canvas.paste(picture, ((width - picture.width) // 2, 0))
     draw = ImageDraw.Draw(canvas)
     y = picture.height + padding
     for line in lines:
-        # A single caption stands in the middle, a numbered list at the left.
-        indent = line.indent if len(captions) > 1 else (width - 2 * padding - line.width(fonts)) / 2
+        indent = (width - 2 * padding - line.width(fonts)) / 2 if line.centred else line.indent
         x = _write(draw, (padding + indent, y), line.text, fonts, style.color)
         _write(draw, (x, y), line.score, fonts, _SCORE_COLOR)
         y += fonts.line_height
@@ -78,6 +105,7 @@ class _Line:
     text: str
     score: str = ""
     indent: float = 0
+    centred: bool = False
 
     def width(self, fonts: FontStack) -> float:
         return fonts.width(self.text + self.score)
@@ -98,26 +126,24 @@ def _font_size(width: int, height: int) -> int:
     return max(_MIN_FONT_SIZE, round(min(width / 28, max(width / 60, height / 8))))
 
 
-def _layout(captions: list[str], scores: list[float] | None, fonts: FontStack, width: float) -> list[_Line]:
-    """The captions, each wrapped to `width` pixels; numbered with a hanging indent when there are several."""
-    lines: list[_Line] = []
-    for number, caption in enumerate(captions, start=1):
-        label = f"{number}. " if len(captions) > 1 else ""
-        indent = fonts.width(label)
-        score = "" if scores is None else f" ({scores[number - 1]:.2f})"
-        wrapped = wrap(caption, fonts, width - indent)
-        if score and fonts.width(wrapped[-1] + score) > width - indent:
-            wrapped.append("")
-            score = score.lstrip()
-        for row, text in enumerate(wrapped):
-            lines.append(
-                _Line(
-                    text=label + text if row == 0 else text,
-                    score=score if row == len(wrapped) - 1 else "",
-                    indent=0 if row == 0 else indent,
-                )
-            )
-    return lines
+def _layout(paragraph: Paragraph, fonts: FontStack, width: float) -> list[_Line]:
+    """A paragraph wrapped to `width` pixels, with a hanging indent behind its label."""
+    label = paragraph.label
+    indent = fonts.width(label)
+    score = "" if paragraph.score is None else f" ({paragraph.score:.2f})"
+    wrapped = wrap(paragraph.text, fonts, width - indent)
+    if score and fonts.width(wrapped[-1] + score) > width - indent:
+        wrapped.append("")
+        score = score.lstrip()
+    return [
+        _Line(
+            text=label + text if row == 0 else text,
+            score=score if row == len(wrapped) - 1 else "",
+            indent=0 if row == 0 else indent,
+            centred=not label,
+        )
+        for row, text in enumerate(wrapped)
+    ]
 
 
 def wrap(text: str, fonts: FontStack, width: float) -> list[str]:

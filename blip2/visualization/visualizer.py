@@ -15,6 +15,7 @@ from PIL import Image
 from blip2.registry import VISUALIZERS
 from blip2.utils.suggest import did_you_mean
 
+from .answer import draw_answers
 from .caption import CaptionStyle, draw_caption
 
 # Backends of matplotlib that draw into files and open no window.
@@ -61,18 +62,36 @@ class UniversalVisualizer(Visualizer):
         captions, scores = _captions_of(data_sample, draw_score)
         picture = _resized(_as_picture(image), resize, rescale_factor)
         drawn = draw_caption(picture, captions, scores=scores, style=_style(text_cfg))
-        pixels = np.asarray(drawn)
-        if show:
-            self._check_window()
-            self.show(pixels, win_name=name or "caption", wait_time=wait_time)
-        if out_file is not None:
-            if is_main_process():
-                Path(out_file).parent.mkdir(parents=True, exist_ok=True)
-                drawn.save(out_file)
-        else:
-            # mmengine's local backend makes no folders, and loses a picture whose name has a slash without a word.
-            self.add_image(name.replace("/", "_") or "caption", pixels, step=step)
-        return pixels
+        return self._put(drawn, show, wait_time, out_file, name or "caption", step)
+
+    def visualize_vqa(
+        self,
+        image: NDArray[np.uint8],
+        data_sample: BaseDataElement,
+        resize: int | tuple[int, int] | None = None,
+        text_cfg: Mapping[str, Any] | CaptionStyle | None = None,
+        show: bool = False,
+        wait_time: float = 0,
+        out_file: str | Path | None = None,
+        name: str = "",
+        step: int = 0,
+        *,
+        rescale_factor: float | None = None,
+        draw_score: bool = False,
+    ) -> NDArray[np.uint8]:
+        """Writes the question and its answer on a strip below the picture; see `visualize_image_caption`.
+
+        `data_sample` holds ``question`` and ``pred_answer`` (texts, or lists of as many texts).
+        """
+        questions, answers, scores = _answers_of(data_sample, draw_score)
+        picture = _resized(_as_picture(image), resize, rescale_factor)
+        drawn = draw_answers(picture, questions, answers, scores=scores, style=_style(text_cfg))
+        return self._put(drawn, show, wait_time, out_file, name or "answer", step)
+
+    def visualize(self, image: NDArray[np.uint8], data_sample: BaseDataElement, **options: Any) -> NDArray[np.uint8]:
+        """What the prediction in `data_sample` is, an answer or a caption, decides which of the above draws it."""
+        draw = self.visualize_vqa if "pred_answer" in data_sample else self.visualize_image_caption
+        return draw(image, data_sample, **options)
 
     def add_datasample(
         self,
@@ -86,12 +105,33 @@ class UniversalVisualizer(Visualizer):
         step: int = 0,
         out_file: str | Path | None = None,
     ) -> None:
-        """mmengine's common entry: draws the predicted caption of `data_sample` (ground truth is not drawn)."""
+        """mmengine's common entry: draws the prediction in `data_sample` (ground truth is not drawn)."""
         if data_sample is None or not draw_pred:
             return
-        self.visualize_image_caption(
-            image, data_sample, show=show, wait_time=wait_time, out_file=out_file, name=name, step=step
-        )
+        self.visualize(image, data_sample, show=show, wait_time=wait_time, out_file=out_file, name=name, step=step)
+
+    def _put(
+        self,
+        drawn: Image.Image,
+        show: bool,
+        wait_time: float,
+        out_file: str | Path | None,
+        name: str,
+        step: int,
+    ) -> NDArray[np.uint8]:
+        """Shows the drawn picture and writes it to `out_file` or the backends; returns its pixels."""
+        pixels = np.asarray(drawn)
+        if show:
+            self._check_window()
+            self.show(pixels, win_name=name, wait_time=wait_time)
+        if out_file is not None:
+            if is_main_process():
+                Path(out_file).parent.mkdir(parents=True, exist_ok=True)
+                drawn.save(out_file)
+        else:
+            # mmengine's local backend makes no folders, and loses a picture whose name has a slash without a word.
+            self.add_image(name.replace("/", "_"), pixels, step=step)
+        return pixels
 
     @staticmethod
     def _check_window() -> None:
@@ -116,6 +156,22 @@ def _captions_of(data_sample: BaseDataElement, with_scores: bool) -> tuple[list[
     if len(scores) != len(captions):
         raise ValueError(f"{len(captions)} captions, but {len(scores)} scores")
     return captions, scores
+
+
+def _answers_of(
+    data_sample: BaseDataElement, with_scores: bool
+) -> tuple[list[str | None], list[str], list[float] | None]:
+    """Questions, answers and scores, as many of each; of several answers to a question only the best."""
+    answers = data_sample.get("pred_answer")
+    if answers is None:
+        raise ValueError(f"the data sample has no pred_answer to draw; it holds: {sorted(data_sample.keys())}")
+    questions, scores = data_sample.get("question"), data_sample.get("pred_score")
+    if not isinstance(questions, list):
+        questions, answers, scores = [questions], [answers], [scores]
+    best = [answer if isinstance(answer, str) else answer[0] for answer in answers]
+    if not with_scores or scores is None or None in scores:
+        return questions, best, None
+    return questions, best, [float(np.atleast_1d(np.asarray(score, dtype=float))[0]) for score in scores]
 
 
 def _as_picture(image: NDArray[np.uint8]) -> Image.Image:

@@ -6,20 +6,28 @@ from blip2.apis.metafile import model_entries
 from blip2.utils.suggest import did_you_mean
 
 from .base import BaseInferencer, Prediction
+from .chat import Chat, Reply
 from .image_caption import ImageCaptionInferencer
 from .inputs import BadInputsError
+from .visual_question_answering import VisualQuestionAnsweringInferencer
 
 __all__ = [
     "BadInputsError",
     "BaseInferencer",
+    "Chat",
     "ImageCaptionInferencer",
     "Prediction",
+    "Reply",
+    "VisualQuestionAnsweringInferencer",
     "inferencer_for",
 ]
 
 # The tasks as metafiles name them, and the models by which an instance without a metafile entry is known.
-_BY_TASK: dict[str, type[BaseInferencer]] = {"Image Caption": ImageCaptionInferencer}
-_TASK_OF_MODEL = {"Blip2Caption": "Image Caption"}
+_BY_TASK: dict[str, type[BaseInferencer]] = {
+    "Image Caption": ImageCaptionInferencer,
+    "Visual Question Answering": VisualQuestionAnsweringInferencer,
+}
+_TASK_OF_MODEL = {"Blip2Caption": "Image Caption", "Blip2VQA": "Visual Question Answering"}
 
 
 def inferencer_for(model: str | BaseModel | type[BaseModel]) -> type[BaseInferencer]:

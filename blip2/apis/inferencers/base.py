@@ -1,5 +1,6 @@
 """What inferencers of all tasks share: from pictures of any kind to predictions, batch by batch."""
 
+import dataclasses
 import inspect
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,7 +23,7 @@ from blip2.utils.errors import MissingImageError
 from blip2.utils.suggest import did_you_mean
 
 from .drawing import Drawing
-from .inputs import BadInputsError, ImageInput, describe, inputs_to_list, missing_files
+from .inputs import BadInputsError, ImageInput, describe, inputs_to_list, is_folder, missing_files
 from .pipeline import Pipeline
 from .placement import autocast, pick_device, precision_name, spread_over_devices, store_weights_in
 
@@ -163,8 +164,8 @@ class BaseInferencer:
         items = inputs_to_list(images)
         if on_error == "raise" and (missing := missing_files(items)):
             raise MissingImageError(f"no such file: {', '.join(missing[:5])}" + (" …" if len(missing) > 5 else ""))
-        predictions = list(self.stream(items, batch_size, **kwargs))
-        results = [result for prediction in predictions for result in self._results(prediction, return_datasamples)]
+        predictions = list(self.stream(images, batch_size, **kwargs))
+        results = [result for prediction in predictions for result in self.results(prediction, return_datasamples)]
         failures = {p.index: p.error for p in predictions if p.error is not None}
         if failures and on_error == "raise":
             if len(items) == 1:
@@ -182,7 +183,7 @@ class BaseInferencer:
         if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
             raise ValueError(f"batch_size={batch_size!r}: wanted a whole number, 1 or more")
         items = inputs_to_list(images)
-        said, kwargs = self.fields(len(items), kwargs)
+        said, kwargs = self.fields(images, len(items), kwargs)
         preprocess, forward, visualize = self.dispatch(kwargs)
         drawing = Drawing(**visualize)
         self.model.eval()
@@ -196,16 +197,20 @@ class BaseInferencer:
                     yield Prediction(index, describe(item), None, entry.error, fields)
                     continue
                 sample = next(samples)
+                self.finish(sample, fields)
                 drawing.draw(entry.pixels, sample, item, index)
                 yield Prediction(index, describe(item), sample, fields=fields)
 
-    def fields(self, count: int, kwargs: dict[str, Any]) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-        """What `kwargs` say of each of `count` pictures, and the other `kwargs`.
+    def fields(
+        self, images: ImageInput | Sequence[ImageInput], count: int, kwargs: dict[str, Any]
+    ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+        """What `kwargs` say of each of the `count` pictures of `images`, and the other `kwargs`.
 
         Here a `prompt` that is a list holds one a picture; a child adds its `field_kwargs`.
 
         Raises:
             ValueError: the list's length is not `count`.
+            TypeError: an item is no text.
         """
         prompts = kwargs.get("prompt")
         if not isinstance(prompts, list | tuple):
@@ -214,10 +219,13 @@ class BaseInferencer:
         return [{"prompt": prompt} for prompt in one_each("prompt", prompts, count)], rest
 
     def annotate(self, data_sample: DataSample, fields: Mapping[str, Any]) -> None:
-        """Writes into a picture's data sample what the pipeline did not pack of its `fields`."""
+        """Writes into a picture's data sample, before the model sees it, what the pipeline did not pack of `fields`."""
         for name, value in fields.items():
             if name not in data_sample:
                 data_sample.set_field(value, name)
+
+    def finish(self, data_sample: DataSample, fields: Mapping[str, Any]) -> None:
+        """Puts the model's data sample into the form that is drawn and returned."""
 
     def dispatch(self, kwargs: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """`kwargs` sorted into those for reading, for the model and for drawing.
@@ -239,10 +247,13 @@ class BaseInferencer:
 
     @property
     def forward_kwargs(self) -> frozenset[str]:
-        """The arguments that the model's `predict` takes besides the pictures."""
+        """The arguments that the model's `predict` takes besides the pictures: those that it names, and its options."""
         parameters = inspect.signature(self.model.predict).parameters.values()
-        named = (p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY))
-        return frozenset(named) - {"images", "data_samples"}
+        named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        options = getattr(self.model, "options", None)
+        if dataclasses.is_dataclass(options):
+            named |= {option.name for option in dataclasses.fields(options)}
+        return frozenset(named - {"images", "data_samples"})
 
     def forward(self, batch: list[dict[str, Any]], **kwargs: Any) -> list[DataSample]:
         """One batch of the pipeline's outputs through the model; one data sample each, in order."""
@@ -258,6 +269,11 @@ class BaseInferencer:
     def pack(self, data_sample: DataSample) -> dict[str, Any]:
         """A data sample as the dictionary that users get."""
         raise NotImplementedError(f"{type(self).__name__} defines no pack()")
+
+    @classmethod
+    def is_single(cls, images: Any, *args: Any, **kwargs: Any) -> bool:
+        """Whether a call with these arguments asks for one result, not for a list of them."""
+        return not isinstance(images, list | tuple) and not is_folder(images)
 
     @classmethod
     def list_models(cls, pattern: str | None = None) -> list[str]:
@@ -291,19 +307,27 @@ class BaseInferencer:
         self.annotate(data["data_samples"], entry.fields)
         return _Loaded(entry, pixels, data)
 
-    def _results(self, prediction: Prediction, return_datasamples: bool) -> list[Any]:
-        """What users get of one picture: one result here."""
+    def results(self, prediction: Prediction, return_datasamples: bool = False) -> list[Any]:
+        """What users get of one picture: one result here, the text ``error`` in place of one that failed."""
         if prediction.data_sample is not None:
             return [prediction.data_sample if return_datasamples else self.pack(prediction.data_sample)]
         reason = str(prediction.error)
         return [DataSample(error=reason) if return_datasamples else {"error": reason}]
 
 
-def one_each(name: str, values: Sequence[Any], count: int) -> list[Any]:
-    """`values` as a list, checked to hold one for each of `count` pictures."""
-    if len(values) != count:
-        raise ValueError(f"{name} is a list of {len(values)} for {count} pictures: give one for each, in their order")
-    return list(values)
+def plain(value: Any) -> Any:
+    """A tensor or an array as Python numbers; anything else as it is."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
+def one_each(name: str, texts: Sequence[str], count: int) -> list[str]:
+    """`texts` as a list, checked to hold a text for each of `count` pictures."""
+    if len(texts) != count:
+        raise ValueError(f"{name} is a list of {len(texts)} for {count} pictures: give one for each, in their order")
+    for index, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"{name}[{index}] is {text!r}; wanted a text")
+    return list(texts)
 
 
 def _adopt(model: BaseModel, pretrained: bool | str | Path, changes: dict[str, Any]) -> BaseModel:

@@ -1,13 +1,11 @@
 """Captions for pictures."""
 
-from dataclasses import fields
 from typing import Any
 
-from blip2.models.blip2_caption import Blip2Caption
 from blip2.registry import INFERENCERS
 from blip2.structures import DataSample
 
-from .base import BaseInferencer
+from .base import BaseInferencer, plain
 
 
 @INFERENCERS.register_module()
@@ -21,22 +19,14 @@ class ImageCaptionInferencer(BaseInferencer):
         'a small red circle above a large blue square'
         >>> inferencer(["a.png", "b.png"], batch_size=2, num_beams=3, show_dir="captioned")  # doctest: +SKIP
 
+    `prompt` is a text that all captions continue, or a list of texts, one a picture (instructed generation).
+
     A result is ``{'pred_caption': text, 'pred_score': score}``, where the score is the caption's length-normalised
     log-probability; with ``num_captions`` above 1 both are lists, best first.
     """
 
     task = "Image Caption"
 
-    @property
-    def forward_kwargs(self) -> frozenset[str]:
-        """The generation options of a `Blip2Caption`; for another captioner what its `predict` takes by name."""
-        if isinstance(self.model, Blip2Caption):
-            return frozenset(option.name for option in fields(self.model.options))
-        return super().forward_kwargs
-
     def pack(self, data_sample: DataSample) -> dict[str, Any]:
         """``pred_caption`` and ``pred_score``; plain Python values."""
-        score = data_sample.get("pred_score")
-        if hasattr(score, "tolist"):
-            score = score.tolist()
-        return {"pred_caption": data_sample.pred_caption, "pred_score": score}
+        return {"pred_caption": data_sample.pred_caption, "pred_score": plain(data_sample.get("pred_score"))}

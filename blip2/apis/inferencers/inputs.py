@@ -62,10 +62,8 @@ def inputs_to_list(images: ImageInput | Sequence[ImageInput]) -> list[ImageInput
         ValueError: an empty list.
         FileNotFoundError: a folder without pictures.
     """
-    if isinstance(images, str | Path):
-        if not (isinstance(images, str) and is_url(images)) and Path(images).is_dir():
-            return list(find_pictures(Path(images)))
-        return [images]
+    if isinstance(images, str | Path) and is_folder(images):
+        return list(find_pictures(Path(images)))
     if isinstance(images, ImageInput):
         return [images]
     if not isinstance(images, list | tuple):
@@ -76,6 +74,13 @@ def inputs_to_list(images: ImageInput | Sequence[ImageInput]) -> list[ImageInput
         if not isinstance(item, ImageInput):
             raise TypeError(f"images[{index}] is a {type(item).__name__}; wanted {_WANTED}")
     return list(images)
+
+
+def is_folder(images: ImageInput | Sequence[ImageInput]) -> bool:
+    """Whether this is the path of a folder, which stands for its pictures."""
+    if not isinstance(images, str | Path):
+        return False
+    return not (isinstance(images, str) and is_url(images)) and Path(images).is_dir()
 
 
 def missing_files(items: list[ImageInput]) -> list[str]:
