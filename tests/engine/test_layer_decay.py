@@ -58,7 +58,7 @@ def settings(model, wrapper):
 
 
 def lavis_scale(name):
-    """The factor as LAVIS defines it: rate to the power of (blocks + 1 - i), i = 0 for embeddings, k + 1 for block k."""
+    """LAVIS's factor: rate to the power of (blocks + 1 - i), where i = 0 for embeddings and k + 1 for block k."""
     if not name.startswith("vision_backbone."):
         return 1.0
     name = name.removeprefix("vision_backbone.")

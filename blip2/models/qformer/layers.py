@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blip2.models.gradient_checkpointing import run_layer
+
 from .config import QformerConfig
 
 KeysValues = tuple[Tensor, Tensor]  # each B×H×N×(D/H)
@@ -118,21 +120,25 @@ class Layer(nn.Module):
         encoder_mask: Tensor | None,
         past: KeysValues | None = None,
         kept: list[KeysValues] | None = None,
+        num_outputs: int | None = None,
     ) -> Tensor:
+        """R×S×D to R×S×D, or to R×`num_outputs`×D: the first tokens only, which still look at all S."""
         own = self.attention.keys_values(x)
         if kept is not None:
             kept.append(own)
         if past is not None:
             own = torch.cat((past[0], own[0]), dim=2), torch.cat((past[1], own[1]), dim=2)
+        if num_outputs is not None:
+            x = x[:, :num_outputs]
+            mask = mask if mask is None else mask[:, :, :num_outputs]
         x = self.attention(x, mask, own)
+        queries, text = x.tensor_split((num_queries,), dim=1)
         parts = []
-        if num_queries:
-            queries = x[:, :num_queries]
+        if queries.shape[1]:
             if keys_values is not None:
                 queries = self.crossattention(queries, encoder_mask, keys_values)
             parts.append(self.output_query(self.intermediate_query(queries), queries))
-        if x.shape[1] > num_queries:
-            text = x[:, num_queries:]
+        if text.shape[1]:
             parts.append(self.output(self.intermediate(text), text))
         return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
@@ -200,9 +206,16 @@ class Encoder(nn.Module):
     """All layers. Every `cross_attention_freq`-th from the first on has cross-attention; none if the width is None."""
 
     def __init__(
-        self, config: QformerConfig, *, cross_attention_width: int | None, cross_attention_freq: int, with_text: bool
+        self,
+        config: QformerConfig,
+        *,
+        cross_attention_width: int | None,
+        cross_attention_freq: int,
+        with_text: bool,
+        with_cp: bool = False,
     ) -> None:
         super().__init__()
+        self.with_cp = with_cp
         widths = [
             cross_attention_width if not i % cross_attention_freq else None for i in range(config.num_hidden_layers)
         ]
@@ -223,9 +236,16 @@ class Encoder(nn.Module):
         encoder_mask: Tensor | None,
         past: Sequence[KeysValues | None],
         kept: list[KeysValues] | None,
+        num_outputs: int | None = None,
     ) -> Tensor:
-        for layer, picture, before in zip(self.layer, keys_values, past, strict=True):
-            x = layer(x, num_queries, mask, picture, encoder_mask, before, kept)
+        last = len(self.layer) - 1
+        for index, (layer, picture, before) in enumerate(zip(self.layer, keys_values, past, strict=True)):
+            own: list[KeysValues] | None = None if kept is None else []
+            wanted = num_outputs if index == last else None
+            inputs = (num_queries, mask, picture, encoder_mask, before, own, wanted)
+            x = run_layer(layer, x, *inputs, with_cp=self.with_cp)
+            if kept is not None and own is not None:
+                kept += own  # here, since a second pass adds to `own` again
         return x
 
 

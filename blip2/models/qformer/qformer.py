@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from blip2.registry import MODELS
 
+from .bert_weights import load_bert
 from .config import QformerConfig, qformer_config
 from .layers import Bert, Embeddings, Encoder, KeysValues, LMHead
 
@@ -29,6 +30,7 @@ class Qformer(BaseModule):
         num_query_token: how many queries the owner should make.
         with_text: build the text branch (word and position embeddings, a feed-forward network for text in each layer).
         with_lm_head: build the head that predicts words (needs `with_text`; its matrix is the word embeddings').
+        with_cp: gradient checkpointing: layers compute their activations again on the way back instead of keeping them.
         hidden_size, num_hidden_layers, num_attention_heads, intermediate_size, vocab_size, max_position_embeddings,
         layer_norm_eps, hidden_dropout_prob, attention_probs_dropout_prob: each replaces `model_style`'s value.
         init_cfg: mmengine's initialisation config; without one, weights start as BERT's (normal, 0.02 wide).
@@ -43,6 +45,7 @@ class Qformer(BaseModule):
         num_query_token: int = 32,
         with_text: bool = False,
         with_lm_head: bool = False,
+        with_cp: bool = False,
         hidden_size: int | None = None,
         num_hidden_layers: int | None = None,
         num_attention_heads: int | None = None,
@@ -88,6 +91,7 @@ class Qformer(BaseModule):
                 cross_attention_width=vision_model_width if add_cross_attention else None,
                 cross_attention_freq=cross_attention_freq,
                 with_text=with_text,
+                with_cp=with_cp,
             ),
         )
         if with_lm_head:
@@ -102,6 +106,10 @@ class Qformer(BaseModule):
         predictions = self.cls.predictions
         predictions.decoder.weight = self.bert.embeddings.word_embeddings.weight
         predictions.bias = predictions.decoder.bias
+
+    def load_pretrained(self, folder: str | Path) -> None:
+        """Start from the BERT in a local Hugging Face folder; see `load_bert`."""
+        load_bert(self, folder)
 
     def project_encoder(self, encoder_hidden_states: Tensor) -> tuple[KeysValues | None, ...]:
         """Each layer's cross-attention keys and values of a picture's features B×N×Dv, to be used more than once.
@@ -121,6 +129,7 @@ class Qformer(BaseModule):
         encoder_keys_values: Sequence[KeysValues | None] | None = None,
         past_keys_values: Sequence[KeysValues] | None = None,
         kept_keys_values: list[KeysValues] | None = None,
+        num_outputs: int | None = None,
     ) -> Tensor:
         """The last hidden state B×(Q+T)×D: of the queries, of a text, or of both (queries first).
 
@@ -137,6 +146,8 @@ class Qformer(BaseModule):
                 earlier call kept them; `attention_mask` then covers P + Q + T tokens to be looked at.
             kept_keys_values: an empty list, to which each layer's self-attention keys and values of these tokens are
                 added.
+            num_outputs: return the hidden states of so many tokens, the first ones, and spare the last layer the
+                others.
         """
         num_queries = 0 if query_embeds is None else query_embeds.shape[1]
         self._check_inputs(query_embeds, encoder_hidden_states, input_ids, encoder_keys_values)
@@ -161,6 +172,7 @@ class Qformer(BaseModule):
             _additive_mask(encoder_attention_mask, x.dtype),
             past,
             kept_keys_values,
+            num_outputs,
         )
 
     def lm_logits(self, hidden_state: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ class TIMMBackbone(BaseModule):
         img_size: picture size to build for, when it is not the model's own; position embeddings are resized by timm.
         dynamic_img_size: take pictures of any size as they come (ViT models only).
         drop_path_rate: stochastic depth.
+        with_cp: gradient checkpointing, as timm does it.
         frozen: freeze all of it (no gradients, eval mode whatever `train()` says).
         init_cfg: mmengine's initialisation config; None leaves timm's own initialisation and weights as they are.
     """
@@ -43,6 +44,7 @@ class TIMMBackbone(BaseModule):
         img_size: int | tuple[int, int] | None = None,
         dynamic_img_size: bool = False,
         drop_path_rate: float = 0.0,
+        with_cp: bool = False,
         frozen: bool = False,
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
@@ -59,6 +61,8 @@ class TIMMBackbone(BaseModule):
             **{name: value for name, value in options.items() if value},
         )
         self.timm_model.reset_classifier(0, "")
+        if with_cp:
+            self.timm_model.set_grad_checkpointing(True)
         self.model_name = model_name
         self.frozen = frozen
         self.embed_dims: int = self.timm_model.num_features
