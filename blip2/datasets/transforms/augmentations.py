@@ -111,7 +111,7 @@ class MagnitudeAugmentation(Augmentation):
 
     @cache_randomness
     def random_negative(self, value: float) -> float:
-        return -value if np.random.rand() < self.random_negative_prob else value
+        return -value if np.random.rand() < (self.random_negative_prob or 0) else value
 
     def apply(self, img: np.ndarray) -> np.ndarray:
         magnitude = getattr(self, self.ARGUMENT)
