@@ -1,10 +1,12 @@
 """`Blip2VQA`: a question about a picture goes into the prompt, and the language model's next words are the answer."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blip2.registry import MODELS, TOKENIZER
@@ -12,13 +14,33 @@ from blip2.structures import DataSample
 
 from .blip2_base import build_part
 from .blip2_generative import Blip2Generative, GenerationOptions, matched
+from .language.generation import GenerationOutput
 from .language.packing import Prompted
+from .language.ranking import rank
 from .language.tokenizers import pad_sequences
 from .vqa_samples import Asked, Weighted, asked, weighted_answers
 
 
+@dataclass(frozen=True)
+class VQAOptions(GenerationOptions):
+    """What a call of `Blip2VQA.predict` may change; see `Blip2VQA` for the meaning."""
+
+    answers: Sequence[str] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.answers is None:
+            return
+        if isinstance(self.answers, str) or not all(isinstance(text, str) and text.strip() for text in self.answers):
+            raise ValueError(f"answers={self.answers!r} must be a list of texts to choose from, none of them empty")
+        if not self.answers:
+            raise ValueError(
+                "answers=[] has no candidates to choose from: give some, or None for answers in free words"
+            )
+
+
 @MODELS.register_module()
-class Blip2VQA(Blip2Generative[GenerationOptions]):
+class Blip2VQA(Blip2Generative[VQAOptions]):
     """BLIP-2 for questions about pictures (arXiv 2301.12597, sections 4.1 and 4.3).
 
     A data sample has a ``question``, or a list of them about the one picture, which is encoded once for all. Its
@@ -34,6 +56,7 @@ class Blip2VQA(Blip2Generative[GenerationOptions]):
         num_captions: answers per question (mmpretrain's name); above 1, predictions are lists, the best first.
         num_beams, min_length, length_penalty, repetition_penalty, do_sample, top_p, top_k, temperature, seed: see
             `Blip2Caption`. The negative length penalty is the paper's: it favours short answers.
+        answers: candidates, of which the likeliest is the answer; None: the language model answers in its own words.
         question_in_qformer: give the question to the Q-Former too, so that its queries look for what is asked (section
             4.3; the published weights were made without). The Q-Former then gets its text branch.
         qformer_tokenizer: config or tokenizer of the Q-Former's words (`Blip2Tokenizer`); for `question_in_qformer`.
@@ -58,6 +81,7 @@ class Blip2VQA(Blip2Generative[GenerationOptions]):
         top_k: int = 0,
         temperature: float = 1.0,
         seed: int | None = None,
+        answers: Sequence[str] | None = None,
         question_in_qformer: bool = False,
         qformer_tokenizer: Any = None,
         end_token: str = "\n",
@@ -67,7 +91,7 @@ class Blip2VQA(Blip2Generative[GenerationOptions]):
     ) -> None:
         multimodal_backbone = build_part(multimodal_backbone, with_text=question_in_qformer, with_lm_head=False)
         _check_question_in_qformer(question_in_qformer, multimodal_backbone, qformer_tokenizer)
-        options = GenerationOptions(
+        options = VQAOptions(
             prompt=prompt,
             max_txt_len=max_txt_len,
             num_captions=num_captions,
@@ -80,6 +104,7 @@ class Blip2VQA(Blip2Generative[GenerationOptions]):
             top_k=top_k,
             temperature=temperature,
             seed=seed,
+            answers=answers,
         )
         super().__init__(
             vision_backbone,
@@ -122,24 +147,48 @@ class Blip2VQA(Blip2Generative[GenerationOptions]):
 
         ``pred_answer`` is the text without end token; ``pred_score`` its log-probability under the language model
         divided by its length in tokens, end token included, before any penalty or temperature. Both are lists, the best
-        first, if `num_captions` is above 1. A sample with a list of questions gets a list of these.
+        first, if `num_captions` is above 1.
+
+        With candidates (`answers`), ``pred_answer`` is one of them, word for word, and the scores are log-probabilities
+        not divided by anything: ``pred_score`` that of the answer, ``pred_answer_scores`` all in the candidates' order.
+
+        A sample with a list of questions gets a list of each of these.
 
         Args:
-            overrides: any field of `GenerationOptions` (see the class for their meaning), for this call only.
+            overrides: any field of `VQAOptions` (see the class for their meaning), for this call only.
         """
         options = self._options(overrides)
         samples = matched(images, data_samples)
         questions = [asked(sample, options.prompt) for sample in samples]
-        prompts = self._encode_prompts(questions, options.max_txt_len - 1)
-        queries = self.read(images, questions)
-        if not self.question_in_qformer:
-            queries = queries.index_select(0, _pictures(questions, queries.device))
-        answers, scores = self.decode(self.write(queries, prompts, options), options.num_captions)
-        rest = zip(answers, scores, strict=True)
-        for sample, row in zip(samples, questions, strict=True):
-            found = list(islice(rest, len(row)))
-            sample.pred_answer, sample.pred_score = map(list, zip(*found, strict=True)) if row.several else found[0]
+        if options.answers is None:
+            answers, scores = self.decode(self.generate(images, questions, options), options.num_captions)
+            found = {"pred_answer": answers, "pred_score": scores}
+        else:
+            found = _best(self.rank(images, questions, options.answers), options.answers, options.num_captions)
+        for field, values in found.items():
+            rest = iter(values)
+            for sample, row in zip(samples, questions, strict=True):
+                own = list(islice(rest, len(row)))
+                setattr(sample, field, own if row.several else own[0])
         return samples
+
+    def generate(self, images: Tensor, questions: Sequence[Asked], options: VQAOptions) -> GenerationOutput:
+        """Token ids and scores of answers to the R questions about B×3×H×W pictures, in their order."""
+        prompts = self._encode_prompts(questions, options.max_txt_len - 1)
+        return self.write(self._read_each(images, questions), prompts, options)
+
+    def rank(self, images: Tensor, questions: Sequence[Asked], answers: Sequence[str]) -> Tensor:
+        """Log-probabilities R×C of C candidates, end token included, as answers to the R questions about B×3×H×W
+        pictures.
+        """
+        texts = self._continuations([answer.strip() for answer in answers])
+        prompts = self._encode_prompts(questions, max(map(len, texts)) - 1)
+        return rank(self.text_backbone, *self._prompted(self._read_each(images, questions), prompts), texts)
+
+    def _read_each(self, images: Tensor, questions: Sequence[Asked]) -> Tensor:
+        """R×Q×D, what the language model reads before the prompt of each of the R questions."""
+        queries = self.read(images, questions)
+        return queries if self.question_in_qformer else queries.index_select(0, _pictures(questions, queries.device))
 
     def read(self, images: Tensor, questions: Sequence[Asked]) -> Tensor:
         """What the language model reads: B×Q×D for pictures B×3×H×W; with `question_in_qformer` R×Q×D, for each of the
@@ -158,7 +207,7 @@ class Blip2VQA(Blip2Generative[GenerationOptions]):
         states = self.multimodal_backbone(
             query_embeds=queries,
             input_ids=ids,
-            attention_mask=torch.cat((mask.new_ones(queries.shape[:2]), mask), 1),
+            attention_mask=F.pad(mask, (num_queries, 0), value=1),
             encoder_keys_values=keys_values,
         )
         return self.vision_neck(states[:, :num_queries])
@@ -198,6 +247,16 @@ class Blip2VQA(Blip2Generative[GenerationOptions]):
         except ValueError as error:
             raise ValueError(f"the prompt {_cut(texts[longest])!r} is too long: {error}") from None
         return ids
+
+
+def _best(scores: Tensor, answers: Sequence[str], num: int) -> dict[str, list[Any]]:
+    """The fields of R questions for the scores R×C of their candidates; the `num` best, a list if it is above 1."""
+    best = scores.topk(min(num, len(answers)))
+    texts = [[answers[index] for index in row] for row in best.indices.tolist()]
+    values = best.values.tolist()
+    if num == 1:
+        texts, values = [row[0] for row in texts], [row[0] for row in values]
+    return {"pred_answer": texts, "pred_score": values, "pred_answer_scores": scores.tolist()}
 
 
 def _pictures(questions: Sequence[Asked], device: torch.device) -> Tensor:

@@ -16,6 +16,13 @@ class DecodingState(Protocol):
     def step(self, tokens: Tensor) -> Tensor:
         """Append one token to each continuation (B×K) and return the logits B×K×V of the next."""
 
+    def look_ahead(self, tokens: Tensor) -> Tensor:
+        """Hidden states B×C×L×D of C texts of L tokens (C×L; padding at the end) right after each prompt.
+
+        To be called before any `step`, as often as wanted: nothing is appended. There must be room: C · L may not be
+        more than ``num_beams · (max_new_tokens - 1)`` of `prefill`.
+        """
+
     def reorder(self, parents: Tensor) -> None:
         """Let continuation k of picture b go on from the past of continuation ``parents[b, k]`` (B×K)."""
 
@@ -24,7 +31,7 @@ class DecodingState(Protocol):
 
 
 class LanguageModel(Protocol):
-    """A language model that `generate` can drive."""
+    """A language model that `generate` and `rank` can drive."""
 
     def prefill(
         self, inputs_embeds: Tensor, attention_mask: Tensor | None, num_beams: int, max_new_tokens: int
@@ -33,6 +40,9 @@ class LanguageModel(Protocol):
 
         Returns the logits B×V of the first new token, and a state ready to continue `num_beams` copies of each prompt.
         """
+
+    def lm_head(self, hidden: Tensor) -> Tensor:
+        """Logits …×V of hidden states …×D."""
 
 
 @dataclass(frozen=True)

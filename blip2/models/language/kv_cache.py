@@ -13,6 +13,7 @@ from torch import Tensor
 class _Slots:
     """How many there are, and which of them the running forward pass fills."""
 
+    prefix: int
     capacity: int
     start: int
     end: int
@@ -30,7 +31,7 @@ class BeamCache:
         rows, prefix = prefix_mask.shape
         device = prefix_mask.device
         # The last new token is never fed back, so it needs no slot.
-        self._slots = _Slots(capacity=prefix + num_beams * (max_new_tokens - 1), start=0, end=prefix)
+        self._slots = _Slots(prefix, prefix + num_beams * (max_new_tokens - 1), start=0, end=prefix)
         self.prefix_lengths = prefix_mask.sum(1)
         self.last_prefix_slot = (prefix_mask.long() * torch.arange(1, prefix + 1, device=device)).argmax(1)
         self._visible = torch.zeros(rows, num_beams, self._slots.capacity, dtype=torch.bool, device=device)
@@ -53,6 +54,22 @@ class BeamCache:
         self._visible[:, self._beams, slots.start + self._beams] = True
         self._steps += 1
         return self._visible[:, :, : slots.end]
+
+    def open_branches(self, count: int, length: int) -> tuple[Tensor, Tensor]:
+        """Make room, after the prompt and in place of all that came after it, for `count` texts of `length` tokens.
+
+        Returns their positions B×N and who may look at whom, B×N×S, for N = `count` · `length` tokens, text after text:
+        each sees the prompt and its own text up to itself.
+        """
+        slots, device = self._slots, self._visible.device
+        prefix = slots.prefix
+        slots.start, slots.end = prefix, prefix + count * length
+        place = torch.arange(length, device=device).repeat(count)
+        text = torch.arange(count, device=device).repeat_interleave(length)
+        own = (text[:, None] == text) & (place[:, None] >= place)
+        rows = len(self.prefix_lengths)
+        prompt = self._visible[:, :1, :prefix].expand(-1, count * length, -1)
+        return self.prefix_lengths[:, None] + place, torch.cat((prompt, own.expand(rows, -1, -1)), 2)
 
     def reorder(self, parents: Tensor) -> None:
         """Beam k of picture b goes on from the past of beam ``parents[b, k]`` (B×K)."""

@@ -196,6 +196,12 @@ class OPTDecodingState:
         hidden = self.lm.model.decoder(embeds, positions, mask[:, None], self.cache)
         return self.lm.lm_head(hidden)
 
+    def look_ahead(self, tokens: Tensor) -> Tensor:
+        positions, mask = self.cache.open_branches(*tokens.shape)
+        embeds = self.lm.get_input_embeddings()(tokens.flatten()).expand(len(positions), -1, -1)
+        hidden = self.lm.model.decoder(embeds, positions, mask[:, None], self.cache)
+        return hidden.unflatten(1, tokens.shape)
+
     def reorder(self, parents: Tensor) -> None:
         self.cache.reorder(parents)
 
