@@ -2,6 +2,7 @@
 
 from .answer import draw_answers
 from .caption import CaptionStyle, draw_caption
+from .contact_sheet import draw_contact_sheet
 from .visualizer import UniversalVisualizer
 
-__all__ = ["CaptionStyle", "UniversalVisualizer", "draw_answers", "draw_caption"]
+__all__ = ["CaptionStyle", "UniversalVisualizer", "draw_answers", "draw_caption", "draw_contact_sheet"]

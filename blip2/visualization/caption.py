@@ -94,8 +94,8 @@ def draw_paragraphs(
     y = picture.height + padding
     for line in lines:
         indent = (width - 2 * padding - line.width(fonts)) / 2 if line.centred else line.indent
-        x = _write(draw, (padding + indent, y), line.text, fonts, style.color)
-        _write(draw, (x, y), line.score, fonts, _SCORE_COLOR)
+        x = write_line(draw, (padding + indent, y), line.text, fonts, style.color)
+        write_line(draw, (x, y), line.score, fonts, _SCORE_COLOR)
         y += fonts.line_height
     return canvas
 
@@ -166,7 +166,7 @@ def wrap(text: str, fonts: FontStack, width: float) -> list[str]:
     return lines
 
 
-def _write(
+def write_line(
     draw: ImageDraw.ImageDraw, position: tuple[float, float], text: str, fonts: FontStack, color: Color
 ) -> float:
     """Writes one line with its top left at `position`; returns where it ends."""

@@ -1,7 +1,7 @@
 """The visualizer of configs (``visualizer = dict(type='UniversalVisualizer')``)."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from blip2.utils.suggest import did_you_mean
 
 from .answer import draw_answers
 from .caption import CaptionStyle, draw_caption
+from .contact_sheet import draw_contact_sheet
 
 # Backends of matplotlib that draw into files and open no window.
 _WINDOWLESS = ("agg", "cairo", "pdf", "pgf", "ps", "svg", "template")
@@ -87,6 +88,39 @@ class UniversalVisualizer(Visualizer):
         picture = _resized(_as_picture(image), resize, rescale_factor)
         drawn = draw_answers(picture, questions, answers, scores=scores, style=_style(text_cfg))
         return self._put(drawn, show, wait_time, out_file, name or "answer", step)
+
+    def visualize_t2i_retrieval(
+        self,
+        text: str,
+        images: Sequence[NDArray[np.uint8]],
+        scores: Sequence[float] | None = None,
+        resize: int | None = None,
+        text_cfg: Mapping[str, Any] | CaptionStyle | None = None,
+        show: bool = False,
+        wait_time: float = 0,
+        out_file: str | Path | None = None,
+        name: str = "",
+        step: int = 0,
+        *,
+        width: int = 1600,
+    ) -> NDArray[np.uint8]:
+        """Draws the pictures that were found for a query, best first, below its words.
+
+        Args:
+            text: the query, or what it was in words.
+            images: H×W×3 uint8 in RGB order, at least one.
+            scores: one a picture, written below it.
+            resize: the pictures' height in pixels (224).
+            width: of the drawing in pixels at most; more pictures go on in the next row.
+            text_cfg, show, wait_time, out_file, name, step: as in `visualize_image_caption`.
+
+        Returns:
+            The drawn picture, H'×W'×3 uint8 in RGB order.
+        """
+        labels = [""] * len(images) if scores is None else [f"{score:.2f}" for score in scores]
+        pictures = [_as_picture(image) for image in images]
+        drawn = draw_contact_sheet(text, pictures, labels, height=resize or 224, width=width, style=_style(text_cfg))
+        return self._put(drawn, show, wait_time, out_file, name or "retrieval", step)
 
     def visualize(self, image: NDArray[np.uint8], data_sample: BaseDataElement, **options: Any) -> NDArray[np.uint8]:
         """What the prediction in `data_sample` is, an answer or a caption, decides which of the above draws it."""

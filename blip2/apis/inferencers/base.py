@@ -96,6 +96,7 @@ class BaseInferencer:
     task: ClassVar[str]
     field_kwargs: ClassVar[frozenset[str]] = frozenset()
     preprocess_kwargs: ClassVar[frozenset[str]] = frozenset({"num_workers"})
+    drawing: ClassVar[type[Drawing]] = Drawing
     visualize_kwargs: ClassVar[frozenset[str]] = Drawing.names()
 
     def __init__(
@@ -185,7 +186,7 @@ class BaseInferencer:
         items = inputs_to_list(images)
         said, kwargs = self.fields(images, len(items), kwargs)
         preprocess, forward, visualize = self.dispatch(kwargs)
-        drawing = Drawing(**visualize)
+        drawing = self.drawing(**visualize)
         self.model.eval()
         inputs = [_Input(index, item, fields) for index, (item, fields) in enumerate(zip(items, said, strict=True))]
         for batch in self._batches(inputs, batch_size, **preprocess):
