@@ -18,6 +18,8 @@ from blip2.utils.suggest import did_you_mean
 
 # Optimizer wrappers whose precision a config field ``dtype`` sets.
 _AUTOCAST = ("AmpOptimWrapper", "AutocastOptimWrapper")
+# Loops that have an argument ``precision``; None stands for a config without a type.
+_EVALUATION_LOOPS = (None, "ValLoop", "TestLoop", "RetrievalValLoop", "RetrievalTestLoop")
 _OWN_HOOKS = ("PlainCheckpoint", "ProgressHook")
 
 
@@ -43,7 +45,8 @@ def build_runner(
         precision: ``'fp32'``, ``'bf16'``, ``'fp16'``; None leaves the config's word.
         launcher: ``'none'``, ``'pytorch'``, ``'slurm'``, ``'mpi'``; None finds out whether ``torchrun`` started this
             process.
-        checkpoint: weights to start from, a file, an address or a work folder; wins over the config's ``load_from``.
+        checkpoint: weights to start from, a file, an address or a work folder; wins over the config's ``load_from``,
+            which may be the same.
         resume: a checkpoint (or work folder) of this training to go on from; True means the latest in `work_dir`, if
             any.
         test_only: leave out everything that training and validation need.
@@ -58,8 +61,9 @@ def build_runner(
     cfg.work_dir = str(work_dir or cfg.get("work_dir") or Path("work_dirs") / Path(cfg.filename or "run").stem)
     if test_only:
         _drop_training(cfg)
-    if checkpoint is not None:
-        cfg.load_from = str(_weights_file(checkpoint))
+    start = checkpoint if checkpoint is not None else cfg.get("load_from")
+    if checkpoint is not None or (start and Path(start).is_dir()):
+        cfg.load_from = str(_weights_file(start))
     if precision is not None:
         _set_precision(cfg, precision_name(precision))
     _set_loops(cfg, skip_bad_images)
@@ -103,7 +107,7 @@ def _weights_file(checkpoint: str | Path) -> Path:
 def _set_precision(cfg: Config, precision: str) -> None:
     for stage in ("val_cfg", "test_cfg"):
         loop = cfg.get(stage)
-        if loop is not None and loop.get("type") in (None, "ValLoop", "TestLoop"):
+        if loop is not None and loop.get("type") in _EVALUATION_LOOPS:
             loop.pop("fp16", None)
             loop.precision = precision
     wrapper = cfg.get("optim_wrapper")

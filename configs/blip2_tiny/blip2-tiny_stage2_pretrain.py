@@ -1,0 +1,25 @@
+# BLIP-2's second stage: the Q-Former learns to make the frozen language model say what the image encoder sees.
+_base_ = ["blip2-tiny_shapes-caption.py"]
+
+load_from = None
+model = dict(prompt="")  # the captions to learn are whole sentences
+
+custom_hooks = [
+    dict(
+        type="LoadParts",
+        parts=dict(
+            vision_backbone="work_dirs/blip2-tiny_stage1_pretrain",
+            ln_vision_backbone="work_dirs/blip2-tiny_stage1_pretrain",
+            query_tokens="work_dirs/blip2-tiny_stage1_pretrain",
+            multimodal_backbone="work_dirs/blip2-tiny_stage1_pretrain",
+            text_backbone="work_dirs/blip2-tiny_language_pretrain",
+        ),
+        allow_unused=["multimodal_backbone"],  # the text branch
+    )
+]
+
+train_cfg = dict(max_iters=2000)
+param_scheduler = [
+    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=200),
+    dict(type="CosineAnnealingLR", by_epoch=False, begin=200, end=2000, eta_min=2e-5),
+]
