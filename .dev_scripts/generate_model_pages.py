@@ -47,8 +47,10 @@ def zoo_table(root: Path) -> str:
     lines = ["| Model | Task | Parameters | Scores |", "| :-- | :-- | --: | :-- |"]
     for entry in model_entries(root).values():
         card = _relative(entry.metafile.parent, root)
+        several = len(entry.tasks) > 1
         scores = "; ".join(
-            f"{result.dataset}: " + ", ".join(f"{name} {_number(value)}" for name, value in result.metrics.items())
+            (f"{result.task} on {result.dataset}: " if several else f"{result.dataset}: ")
+            + ", ".join(f"{name} {_number(value)}" for name, value in result.metrics.items())
             for result in entry.results
         )
         row = [f"[`{entry.name}`]({card})", ", ".join(entry.tasks), f"{_millions(entry.parameters_built)} M", scores]
@@ -69,7 +71,7 @@ def model_card(path: Path, root: Path) -> str:
     entries = [entry for entry in model_entries(root).values() if entry.metafile == path]
     raw = {model["Name"]: model for model in content["Models"]}
     parts = [GENERATED, *(part for collection in collections for part in _introduction(collection))]
-    parts += ["## How to use it", *_usage(entries[0], root)]
+    parts += ["## How to use it", *_usage(entries, root)]
     parts += ["## Models and results", *_tables(entries, root)]
     parts += [f"### Notes on `{name}`\n\n{_list(model['Notes'])}" for name, model in raw.items() if model.get("Notes")]
     parts += _conversion(entries)
@@ -91,21 +93,61 @@ def _introduction(collection: dict[str, Any]) -> Iterator[str]:
         yield f"Trained on: {', '.join(data) if isinstance(data, list) else data}."
 
 
-def _usage(entry: ModelEntry, root: Path) -> Iterator[str]:
-    yield "**Predict for a picture**"
-    example = "picture.jpg"
-    yield (
-        "```python\nfrom blip2 import inference_model\n\n"
-        f'result = inference_model("{entry.name}", "{example}")\n'
-        'print(result["pred_caption"])\n```'
-    )
-    yield f"On the command line: `blip2 caption {example} --model {entry.name}`."
+# For each task: what it is good for, how it goes in Python, how on the command line. `{}` is the model's name.
+_EXAMPLES = {
+    "Image Caption": (
+        "Describe a picture",
+        """from blip2 import inference_model
+
+result = inference_model("{}", "picture.jpg")
+print(result["pred_caption"])""",
+        "blip2 caption picture.jpg --model {}",
+    ),
+    "Visual Question Answering": (
+        "Answer a question about a picture",
+        """from blip2 import inference_model
+
+result = inference_model("{}", "picture.jpg", "what is on the table?")
+print(result["pred_answer"])""",
+        'blip2 vqa picture.jpg "what is on the table?" --model {}',
+    ),
+    "Image-To-Text Retrieval": (
+        "Find the texts that fit a picture",
+        """from blip2 import ImageToTextRetrievalInferencer
+
+inferencer = ImageToTextRetrievalInferencer("{}", prototype=["a cat", "two dogs"])
+print(inferencer("picture.jpg")[0])""",
+        'blip2 match picture.jpg "a cat" "two dogs" --model {}',
+    ),
+    "Text-To-Image Retrieval": (
+        "Find the pictures that fit a text",
+        """from blip2 import TextToImageRetrievalInferencer
+
+inferencer = TextToImageRetrievalInferencer("{}", prototype="folder")
+print(inferencer("a cat on a chair")[0])""",
+        'blip2 search folder "a cat on a chair" --model {}',
+    ),
+}
+
+
+def _usage(entries: list[ModelEntry], root: Path) -> Iterator[str]:
+    first_of = {task: entry.name for entry in reversed(entries) for task in entry.tasks}
+    for task, (purpose, code, command) in _EXAMPLES.items():
+        if task in first_of:
+            name = first_of[task]
+            yield f"**{purpose}**"
+            yield f"```python\n{code.replace('{}', name)}\n```"
+            yield f"On the command line: `{command.replace('{}', name)}`."
     yield "**Use the model**"
-    yield f'```python\nfrom blip2 import get_model\n\nmodel = get_model("{entry.name}", pretrained=True)\n```'
-    yield "**Test**"
-    yield f"```shell\npython tools/test.py {_relative(entry.config, root)} {_weights_argument(entry, root)}\n```"
-    start = f" --cfg-options load_from={_weights_argument(entry, root)}" if entry.converted_from else ""
-    yield f"**Train**\n\n```shell\npython tools/train.py {_relative(entry.config, root)}{start}\n```"
+    yield f'```python\nfrom blip2 import get_model\n\nmodel = get_model("{entries[0].name}", pretrained=True)\n```'
+    tests, trainings = [], []
+    for entry in entries:
+        config, weights = _relative(entry.config, root), _weights_argument(entry, root)
+        start = f" --cfg-options load_from={weights}" if entry.converted_from else ""
+        tests.append(f"python tools/test.py {config} {weights}")
+        trainings.append(f"python tools/train.py {config}{start}")
+    for title, commands in {"Test": tests, "Train": trainings}.items():
+        yield f"**{title}**\n\n```shell\n" + "\n".join(dict.fromkeys(commands)) + "\n```"
 
 
 def _tables(entries: list[ModelEntry], root: Path) -> Iterator[str]:
@@ -145,7 +187,8 @@ def _conversion(entries: list[ModelEntry]) -> Iterator[str]:
     origins = []
     for entry in converted:
         weights, code = entry.converted_from.get("Weights"), entry.converted_from.get("Code")
-        origins.append(f"`{entry.name}` from [{Path(weights or '').name}]({weights}) of [this code]({code})")
+        source = f"from [{Path(weights).name}]({weights}) of" if weights else "from weights of"
+        origins.append(f"`{entry.name}` {source} [this code]({code})")
     yield (
         "*Models with \\* are converted from another project's weights, and their configs are meant for prediction: "
         "training with them has not been compared with the original.* " + "; ".join(origins) + "."

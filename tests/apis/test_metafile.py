@@ -49,6 +49,35 @@ def test_the_published_caption_model_is_as_published():
     assert entry.config == resources_root() / "configs/blip2/blip2-opt2.7b_8xb32_caption.py"
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters", "built", "config", "weights", "scores"),
+    [
+        (
+            "blip2-opt2.7b_3rdparty-zeroshot_vqa",
+            3_770_465_152,
+            3_745_216_384,
+            "blip2-opt2.7b_8xb16_vqa.py",
+            "blip2-opt2.7b_3rdparty_pretrain_20230505-b51db4e1.pth",
+            {"Visual Question Answering": {"Accuracy": 53.5}},
+        ),
+        (
+            "blip2_3rdparty_retrieval",
+            1_173_191_358,
+            1_173_191_358,
+            "blip2_8xb32_retrieval.py",
+            "blip2_3rdparty_pretrain_20230505-f7ef4390.pth",
+            {"Image-To-Text Retrieval": {"Recall@1": 85.4}, "Text-To-Image Retrieval": {"Recall@1": 68.3}},
+        ),
+    ],
+)
+def test_the_other_published_models_are_as_published(name, parameters, built, config, weights, scores):
+    entry = model_entries()[name]
+    assert (entry.parameters, entry.parameters_built) == (parameters, built)
+    assert {result.task: result.metrics for result in entry.results} == scores
+    assert entry.weights == f"https://download.openmmlab.com/mmclassification/v1/blip2/{weights}"
+    assert entry.config == resources_root() / "configs/blip2" / config
+
+
 def test_local_weights_lie_below_the_root_and_parameters_default_to_the_published(tmp_path):
     entry = model_entries(zoo(tmp_path, MODEL))["toy_caption"]
     assert entry.weights == str(tmp_path / "configs/toy/toy.safetensors")
@@ -132,6 +161,21 @@ def test_a_card_of_a_model_of_our_own_claims_no_conversion(tmp_path):
     assert "converted" not in text and "load_from" not in text
     assert "python tools/test.py configs/toy/toy.py configs/toy/toy.safetensors" in text
     assert "### Image Caption on B" in text and "[model](toy.safetensors)" in text
+
+
+def test_a_card_shows_how_each_task_is_used_with_the_first_model_that_can(tmp_path):
+    other = {"Task": "Visual Question Answering", "Dataset": "Q", "Metrics": {"Accuracy": 3.0}}
+    models = [
+        MODEL,
+        {**MODEL, "Name": "toy_vqa", "Results": [other], "Converted From": {"Code": "https://x.org/code"}},
+        {**MODEL, "Name": "toy_vqa_2", "Results": [other]},
+    ]
+    texts = {path.parent.name: text for path, text in generator().pages(zoo(tmp_path, *models)).items()}
+    card = texts["toy"]
+    assert "blip2 caption picture.jpg --model toy_caption" in card
+    assert 'blip2 vqa picture.jpg "what is on the table?" --model toy_vqa`' in card and "blip2 match" not in card
+    assert card.count("python tools/test.py configs/toy/toy.py configs/toy/toy.safetensors") == 1
+    assert "`toy_vqa` from weights of [this code](https://x.org/code)" in card
 
 
 def test_python_in_the_cards_is_valid():
