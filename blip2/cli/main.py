@@ -14,6 +14,8 @@ from blip2.utils.suggest import did_you_mean
 # name → (module with `main(argv) -> exit code`, one line of help)
 COMMANDS = {
     "caption": ("blip2.cli.caption", "caption picture files, folders or addresses"),
+    "vqa": ("blip2.cli.vqa", "answer questions about a picture"),
+    "chat": ("blip2.cli.chat", "talk about a picture, question by question"),
     "train": ("blip2.cli.train", "train a model from a config"),
     "test": ("blip2.cli.test", "score a checkpoint on a config's test set"),
     "scenes": ("blip2.cli.scenes", "write the small model's data: drawn scenes with captions"),
@@ -32,7 +34,7 @@ def help_text() -> str:
     return f"""\
 usage: blip2 COMMAND [ARGUMENTS]
 
-BLIP-2 from Python config files: captions for pictures, training, scores.
+BLIP-2 from Python config files: captions for pictures, answers to questions, training, scores.
 
 commands:
 {rows}
@@ -41,6 +43,8 @@ examples:
   blip2 caption picture.jpg                      # one line: path and caption
   blip2 caption demo --json                      # a folder, as a JSON list
   blip2 caption demo --show-dir captioned        # pictures with the caption below them
+  blip2 vqa picture.jpg "what is this?"          # the answer
+  blip2 chat picture.jpg                         # one question after the other
   blip2 list                                     # the models that --model takes
   blip2 train CONFIG --work-dir work_dirs/mine
   blip2 test CONFIG CHECKPOINT

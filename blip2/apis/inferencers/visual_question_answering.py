@@ -12,7 +12,7 @@ from .inputs import ImageInput
 Questions = str | Sequence[str | Sequence[str] | None] | None
 
 # Fields of a data sample that hold a list where several questions were asked, one item a question.
-_BY_QUESTION = ("question", "prompt", "pred_answer", "pred_score", "answer_scores")
+_BY_QUESTION = ("question", "prompt", "pred_answer", "pred_score", "pred_answer_scores", "answer_scores")
 
 
 @INFERENCERS.register_module()
@@ -29,7 +29,8 @@ class VisualQuestionAnsweringInferencer(BaseInferencer):
 
     A result is ``{'question': text, 'pred_answer': text, 'pred_score': score}``, where the score is the answer's
     length-normalised log-probability; with ``num_captions`` above 1 the last two are lists, best first. With `answers`
-    (candidates) there is also ``answer_scores``, from each candidate to its score, best first.
+    (candidates) scores are log-probabilities as they are, and there is also ``answer_scores``, from each candidate to
+    its score, best first.
     """
 
     task = "Visual Question Answering"
@@ -108,6 +109,17 @@ class VisualQuestionAnsweringInferencer(BaseInferencer):
         """Puts the question back as it was asked: the model may have read it without capitals and punctuation."""
         data_sample.question = fields["question"] or None
 
+    def forward(self, batch: list[dict[str, Any]], **kwargs: Any) -> list[DataSample]:
+        """As for every task; the scores of candidates get their candidates' names."""
+        samples = super().forward(batch, **kwargs)
+        answers = kwargs.get("answers", getattr(getattr(self.model, "options", None), "answers", None))
+        for sample in samples:
+            scores = sample.get("pred_answer_scores")
+            if scores is not None and answers is not None:
+                rows = [_named(answers, row) for row in (scores if isinstance(scores[0], list) else [scores])]
+                sample.answer_scores = rows if isinstance(scores[0], list) else rows[0]
+        return samples
+
     @property
     def prompt(self) -> str:
         """The text into which the model puts a question, in place of ``{}``."""
@@ -170,6 +182,11 @@ def each_question(data_sample: DataSample) -> list[DataSample]:
         )
         for row in range(len(questions))
     ]
+
+
+def _named(answers: Sequence[str], scores: Sequence[float]) -> dict[str, float]:
+    ranked = sorted(zip(answers, scores, strict=True), key=lambda pair: -pair[1])
+    return dict(ranked)
 
 
 def _questions_of_each(questions: Questions, count: int, paired: bool, needed: bool) -> list[str | list[str]]:
