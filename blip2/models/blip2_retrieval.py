@@ -188,7 +188,7 @@ class Blip2Retrieval(Blip2Base):
         return self.multimodal_backbone(query_embeds=queries, encoder_keys_values=pictures, kept_keys_values=kept)
 
     def _text_hidden(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        return self.multimodal_backbone(input_ids=input_ids, attention_mask=attention_mask)
+        return self.multimodal_backbone(input_ids=input_ids, attention_mask=attention_mask, num_outputs=1)
 
     def _image_feat(self, query_hidden: Tensor) -> Tensor:
         return F.normalize(self.vision_neck(query_hidden), dim=-1)
@@ -201,9 +201,13 @@ class Blip2Retrieval(Blip2Base):
         queries = self.query_tokens.expand(len(input_ids), -1, -1)
         mask = F.pad(attention_mask, (queries.shape[1], 0), value=1)
         hidden = self.multimodal_backbone(
-            query_embeds=queries, encoder_keys_values=pictures, input_ids=input_ids, attention_mask=mask
+            query_embeds=queries,
+            encoder_keys_values=pictures,
+            input_ids=input_ids,
+            attention_mask=mask,
+            num_outputs=queries.shape[1],
         )
-        return self.multimodal_head(hidden[:, : queries.shape[1]]).mean(dim=1)
+        return self.multimodal_head(hidden).mean(dim=1)
 
 
 def select_pictures(pictures: PictureKeysValues, index: Tensor) -> PictureKeysValues:

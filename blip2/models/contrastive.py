@@ -32,7 +32,7 @@ def same_item(ids: Sequence[Hashable | None], device: torch.device | str = "cpu"
     numbers: dict[Any, int] = {}
     shares = [[_number(numbers, item, (rank, i)) for i, item in enumerate(one)] for rank, one in enumerate(everyone)]
     own = torch.tensor(shares[get_rank()], device=device, dtype=torch.long)
-    return own[:, None] == torch.tensor(sum(shares, []), device=device, dtype=torch.long)
+    return own[:, None] == torch.tensor([n for share in shares for n in share], device=device)
 
 
 def _number(numbers: dict[Any, int], item: Hashable | None, place: tuple[int, int]) -> int:

@@ -132,7 +132,8 @@ class Layer(nn.Module):
             x = x[:, :num_outputs]
             mask = mask if mask is None else mask[:, :, :num_outputs]
         x = self.attention(x, mask, own)
-        queries, text = x.tensor_split((num_queries,), dim=1)
+        num_queries = min(num_queries, x.shape[1])
+        queries, text = x.split((num_queries, x.shape[1] - num_queries), dim=1)
         parts = []
         if queries.shape[1]:
             if keys_values is not None:
