@@ -39,6 +39,7 @@ class EvaluationLoop(BaseLoop):
     """
 
     stage: str  # 'val' or 'test', as in the names of hooks and config fields
+    resumable = True  # whether a batch's predictions stand by themselves, so that they can be kept and used again
 
     def __init__(
         self,
@@ -102,7 +103,7 @@ class EvaluationLoop(BaseLoop):
             outputs = list(getattr(self.runner.model, f"{self.stage}_step")(batch.data))
         if len(outputs) != len(batch.indices):
             raise ValueError(f"the model gave {len(outputs)} predictions for a batch of {len(batch.indices)} samples")
-        samples = {index: _as_dict(output) for index, output in zip(batch.indices, outputs, strict=True)}
+        samples = {index: as_dict(output) for index, output in zip(batch.indices, outputs, strict=True)}
         self._hook("after", "_iter", batch_idx=number, data_batch=batch.data, outputs=outputs)
         return samples
 
@@ -119,10 +120,8 @@ class EvaluationLoop(BaseLoop):
             return
         named = f"{len(bad)} picture(s) could not be read: " + "; ".join(str(bad[index]) for index in sorted(bad))
         if not self.skip_bad_images:
-            raise BadImagesError(
-                f"{named}. Repair them and run again (the other predictions are kept), or score without them: "
-                "--skip-bad-images"
-            )
+            again = "run again (the other predictions are kept)" if self.resumable else "run again"
+            raise BadImagesError(f"{named}. Repair them and {again}, or score without them: --skip-bad-images")
         self.runner.logger.warning(f"left out of the scores: {named}")
 
     def _device_type(self) -> str:
@@ -162,7 +161,7 @@ class TestLoop(EvaluationLoop):
 
     def predict(self, loader: DataLoader) -> tuple[dict[int, dict], dict[int, Any]]:
         done: dict[int, dict] = {}
-        logged = self.log.done if self.log is not None else {}
+        logged = self.log.done if self.log is not None and self.resumable else {}
         if logged:
             # Whole batches only: a sample's company could change its last digits.
             loader, reused = without_batches(loader, lambda indices: all(index in logged for index in indices))
@@ -181,7 +180,7 @@ class TestLoop(EvaluationLoop):
         return samples
 
 
-def _as_dict(output: Any) -> dict:
+def as_dict(output: Any) -> dict:
     """A prediction's fields and meta information, off the GPU."""
     if isinstance(output, BaseDataElement):
         return output.cpu().to_dict()
