@@ -8,7 +8,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from blip2.apis import (
         Chat,
+        FeatureExtractor,
         ImageCaptionInferencer,
+        ImageToTextRetrievalInferencer,
+        TextToImageRetrievalInferencer,
         VisualQuestionAnsweringInferencer,
         get_model,
         inference_model,
@@ -19,7 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Chat",
+    "FeatureExtractor",
     "ImageCaptionInferencer",
+    "ImageToTextRetrievalInferencer",
+    "TextToImageRetrievalInferencer",
     "VisualQuestionAnsweringInferencer",
     "__version__",
     "get_model",

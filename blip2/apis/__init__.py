@@ -6,14 +6,24 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from blip2.apis.config import ConfigError, load_config
     from blip2.apis.hub import clear_cache, get_model, inference_model, init_model, list_models
-    from blip2.apis.inferencers import Chat, ImageCaptionInferencer, VisualQuestionAnsweringInferencer
+    from blip2.apis.inferencers import (
+        Chat,
+        FeatureExtractor,
+        ImageCaptionInferencer,
+        ImageToTextRetrievalInferencer,
+        TextToImageRetrievalInferencer,
+        VisualQuestionAnsweringInferencer,
+    )
     from blip2.apis.metafile import ModelEntry, model_entries
 
 __all__ = [
     "Chat",
     "ConfigError",
+    "FeatureExtractor",
     "ImageCaptionInferencer",
+    "ImageToTextRetrievalInferencer",
     "ModelEntry",
+    "TextToImageRetrievalInferencer",
     "VisualQuestionAnsweringInferencer",
     "clear_cache",
     "get_model",
@@ -27,7 +37,14 @@ __all__ = [
 _HOMES = {
     "blip2.apis.config": ("ConfigError", "load_config"),
     "blip2.apis.hub": ("clear_cache", "get_model", "inference_model", "init_model", "list_models"),
-    "blip2.apis.inferencers": ("Chat", "ImageCaptionInferencer", "VisualQuestionAnsweringInferencer"),
+    "blip2.apis.inferencers": (
+        "Chat",
+        "FeatureExtractor",
+        "ImageCaptionInferencer",
+        "ImageToTextRetrievalInferencer",
+        "TextToImageRetrievalInferencer",
+        "VisualQuestionAnsweringInferencer",
+    ),
     "blip2.apis.metafile": ("ModelEntry", "model_entries"),
 }
 

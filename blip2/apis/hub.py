@@ -116,7 +116,9 @@ def inference_model(model: str | Path | Config | nn.Module, *args: Any, **kwargs
 
     Arguments are those of the task's inferencer, of its constructor (``device``, ``pretrained`` …) and of its call
     (``batch_size``, ``show_dir``, ``num_beams`` …), in one list. One picture (and one question) gives one result; a
-    list, a folder or several questions give a list.
+    list, a folder or several questions give a list. For retrieval the constructor's ``prototype`` is what is searched
+    in: ``inference_model(name, 'a.jpg', prototype=['a cat', 'a dog'])`` finds texts for a picture,
+    ``inference_model(name, 'a dog', prototype='photos')`` pictures for a text.
 
     The model of the last name is kept (`CACHE_SIZE` of them, `clear_cache` drops it), so that a second call with the
     same name and the same constructor arguments doesn't build it again.
@@ -127,10 +129,10 @@ def inference_model(model: str | Path | Config | nn.Module, *args: Any, **kwargs
         raise TypeError(f"model must be a model name, a config or a model, not {type(model).__name__}")
     if not args:
         raise TypeError("inference_model needs a picture: inference_model(model, 'picture.jpg')")
-    kind = inferencer_for(_task_source(model))
+    kind = inferencer_for(_task_source(model), args[0])
     build_names = set(inspect.signature(kind).parameters) - {"model", "kwargs"}
     build = {name: kwargs.pop(name) for name in list(kwargs) if name in build_names}
-    by_name = isinstance(model, str | Path) and str(model) in model_entries()
+    by_name = isinstance(model, str | Path) and str(model) in model_entries() and all(map(_is_plain, build.values()))
     inferencer = _cached(str(model), kind, build) if by_name else kind(model, **build)  # type: ignore[arg-type]
     results = inferencer(*args, **kwargs)
     return results[0] if kind.is_single(*args, **kwargs) else results
@@ -147,6 +149,15 @@ def _task_source(model: str | Path | Config | nn.Module) -> Any:
     return kind
 
 
+def _is_plain(value: Any) -> bool:
+    """Whether the text of `value` tells it from others, as that of an array or a data set does not."""
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    if isinstance(value, dict):
+        return all(map(_is_plain, value.values()))
+    return value is None or isinstance(value, str | Path | int | float | torch.device)
+
+
 def clear_cache() -> None:
     """Drop the models that `inference_model` keeps."""
     _inferencers.clear()
@@ -159,6 +170,8 @@ def _cached(name: str, kind: "type[BaseInferencer]", build: dict[str, Any]) -> "
         while len(_inferencers) >= max(CACHE_SIZE, 1):
             _inferencers.popitem(last=False)
         _inferencers[key] = kind(name, **build)
+    else:
+        _inferencers[key].refresh()
     _inferencers.move_to_end(key)
     return _inferencers[key]
 

@@ -263,7 +263,7 @@ def test_a_failed_build_is_not_kept(builds):
 
 
 def test_a_model_and_a_config_will_do_too(zoo, monkeypatch):
-    monkeypatch.setitem(sys.modules["blip2.apis.inferencers"]._TASK_OF_MODEL, "ToyCaptioner", "Image Caption")
+    monkeypatch.setitem(sys.modules["blip2.apis.inferencers"]._TASKS_OF_MODEL, "ToyCaptioner", ("Image Caption",))
     model = init_model(zoo / "toy_caption.py")
     assert inference_model(model, RED)["pred_caption"] == "255 0 0"
     path = zoo / "toy_caption.py"

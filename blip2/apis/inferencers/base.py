@@ -271,6 +271,9 @@ class BaseInferencer:
         """A data sample as the dictionary that users get."""
         raise NotImplementedError(f"{type(self).__name__} defines no pack()")
 
+    def refresh(self) -> None:
+        """Looks again at what was read when this inferencer was made, since that may have changed; nothing here."""
+
     @classmethod
     def is_single(cls, images: Any, *args: Any, **kwargs: Any) -> bool:
         """Whether a call with these arguments asks for one result, not for a list of them."""
