@@ -30,6 +30,8 @@ REGISTRIES = {
     "data_preprocessor": "MODELS",
     "dataset": "DATASETS",
     "pipeline": "TRANSFORMS",
+    "pack": "TRANSFORMS",
+    "policies": "TRANSFORMS",
     "sampler": "DATA_SAMPLERS",
     "collate_fn": "FUNCTIONS",
     "evaluator": "METRICS",

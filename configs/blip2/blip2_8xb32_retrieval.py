@@ -1,7 +1,7 @@
 _base_ = [
     "../_base_/models/blip2_retrieval.py",
     "../_base_/datasets/coco_retrieval.py",
-    "../_base_/schedules/finetune_caption_5e.py",
+    "../_base_/schedules/finetune_5e.py",
     "../_base_/default_runtime.py",
 ]
 

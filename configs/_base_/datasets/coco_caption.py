@@ -9,7 +9,13 @@ data_preprocessor = dict(
 
 train_pipeline = [
     dict(type="LoadImageFromFile"),
-    dict(type="RandomResizedCrop", scale=364, interpolation="bicubic", backend="pillow"),
+    dict(
+        type="RandomResizedCrop",
+        scale=364,
+        crop_ratio_range=(0.5, 1.0),
+        interpolation="bicubic",
+        backend="pillow",
+    ),
     dict(type="RandomFlip", prob=0.5, direction="horizontal"),
     dict(type="CleanCaption", keys="gt_caption"),
     dict(type="PackInputs", algorithm_keys=["gt_caption"], meta_keys=["image_id"]),

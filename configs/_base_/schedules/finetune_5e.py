@@ -1,4 +1,5 @@
-# Fine-tuning on COCO captions as in the BLIP-2 paper (appendix, table of hyper-parameters); 256 pictures a step.
+# Fine-tuning as in the BLIP-2 paper (appendix, tables of hyper-parameters): five epochs, a warm-up of 1,000 steps, a
+# cosine to nothing. How many pictures a step takes is the leaf's matter.
 optim_wrapper = dict(
     type="OptimWrapper",
     optimizer=dict(type="AdamW", lr=1e-5, betas=(0.9, 0.999), weight_decay=0.05),
