@@ -1,100 +1,28 @@
 """`ImageCaptionInferencer` around a tiny `Blip2Caption` with random weights."""
 
-import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.dataset.utils import pseudo_collate
+from mmengine.model import BaseModel
 from PIL import Image
-from tokenizers import ByteLevelBPETokenizer
 
-from blip2.apis import get_model, inference_model, load_config
+from blip2.apis import inference_model
 from blip2.apis.inferencers import ImageCaptionInferencer
 from blip2.models.blip2_generative import GenerationOptions
 from blip2.registry import DATASETS
 
 
 @pytest.fixture(scope="module")
-def config(tmp_path_factory) -> Config:
-    folder = tmp_path_factory.mktemp("tokenizer")
-    tokenizer = ByteLevelBPETokenizer()
-    special = ["<s>", "<pad>", "</s>", "<unk>"]
-    tokenizer.train_from_iterator(["a red circle above a blue square"], vocab_size=290, special_tokens=special)
-    tokenizer.save_model(str(folder))
-    tokens = {"unk_token": "</s>", "bos_token": "</s>", "eos_token": "</s>", "pad_token": "<pad>"}
-    about = {"tokenizer_class": "GPT2Tokenizer", "add_bos_token": True, **tokens}
-    (folder / "tokenizer_config.json").write_text(json.dumps(about))
-    arch = {"embed_dims": 24, "num_layers": 2, "num_heads": 2, "feedforward_channels": 48}
-    pipeline = [
-        {"type": "LoadImageFromFile"},
-        {"type": "Resize", "scale": (28, 28), "interpolation": "bicubic", "backend": "pillow"},
-        {"type": "PackInputs", "meta_keys": ["image_id"]},
-    ]
-    return load_config(
-        Config(
-            {
-                "model": {
-                    "type": "Blip2Caption",
-                    "tokenizer": {"type": "AutoTokenizer", "name_or_path": str(folder)},
-                    "vision_backbone": {
-                        "type": "BEiTViT",
-                        "arch": arch,
-                        "img_size": 28,
-                        "patch_size": 14,
-                        "out_type": "raw",
-                    },
-                    "multimodal_backbone": {
-                        "type": "Qformer",
-                        "vision_model_width": 24,
-                        "num_query_token": 4,
-                        "hidden_size": 32,
-                        "num_hidden_layers": 2,
-                        "num_attention_heads": 4,
-                        "intermediate_size": 64,
-                    },
-                    "vision_neck": {"type": "LinearClsHead", "in_channels": 32, "num_classes": 32},
-                    "text_backbone": {
-                        "type": "OPTForCausalLM",
-                        "vocab_size": 304,
-                        "hidden_size": 32,
-                        "num_hidden_layers": 2,
-                        "num_attention_heads": 4,
-                        "ffn_dim": 64,
-                        "max_position_embeddings": 64,
-                    },
-                    "prompt": "a",
-                    "max_txt_len": 6,
-                },
-                "data_preprocessor": {
-                    "type": "MultiModalDataPreprocessor",
-                    "mean": [122.770938, 116.7460125, 104.09373615],
-                    "std": [68.5005327, 66.6321579, 70.32316305],
-                    "to_rgb": True,
-                },
-                "test_dataloader": {"dataset": {"type": "ImageTextDataset", "pipeline": pipeline}},
-            }
-        )
-    )
+def config(tiny_config) -> Config:
+    return tiny_config("Blip2Caption", prompt="a", max_txt_len=6)
 
 
 @pytest.fixture(scope="module")
-def model(config):
-    torch.manual_seed(0)
-    model = get_model(config)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if parameter.dim() > 1:  # large enough for pictures to differ in their captions
-                parameter.normal_(std=0.3)
-    return model
-
-
-@pytest.fixture(scope="module")
-def pictures() -> list[np.ndarray]:
-    generator = np.random.default_rng(0)
-    return [generator.integers(0, 256, (40, 30, 3), dtype=np.uint8) // (1 + number) for number in range(5)]
+def model(config, build) -> BaseModel:
+    return build(config)
 
 
 def test_captions_are_those_of_the_dataset_and_the_model_alone(config, model, pictures, tmp_path) -> None:
@@ -152,3 +80,28 @@ def test_inference_model_gives_one_result_for_one_picture(model, pictures) -> No
     expected = ImageCaptionInferencer(model)(pictures[:2])
     assert inference_model(model, pictures[0]) == expected[0]
     assert inference_model(model, pictures[:2], batch_size=2)[1]["pred_caption"] == expected[1]["pred_caption"]
+
+
+def test_each_picture_can_have_its_own_prompt(model, pictures) -> None:
+    inferencer = ImageCaptionInferencer(model)
+    prompts = ["a red", "a", "a blue square above"]
+    together = inferencer(pictures[:3], batch_size=3, prompt=prompts)
+    alone = [inferencer(picture, prompt=text)[0] for picture, text in zip(pictures, prompts, strict=False)]
+    assert [result["pred_caption"] for result in together] == [result["pred_caption"] for result in alone]
+    assert alone[0] != inferencer(pictures[0], prompt="a")[0], "the prompt matters"
+    scores = torch.tensor([[result["pred_score"] for result in results] for results in (together, alone)])
+    torch.testing.assert_close(scores[0], scores[1], atol=1e-5, rtol=1e-5)
+
+
+def test_prompts_that_do_not_match_the_pictures_are_refused(model, pictures) -> None:
+    inferencer = ImageCaptionInferencer(model)
+    with pytest.raises(ValueError, match="prompt is a list of 2 for 3 pictures"):
+        inferencer(pictures[:3], prompt=["a", "b"])
+    with pytest.raises(TypeError, match=r"prompt\[1\] is 3; wanted a text"):
+        inferencer(pictures[:2], prompt=["a", 3])
+
+
+def test_a_folder_gives_a_list(model, pictures, tmp_path) -> None:
+    Image.fromarray(pictures[0]).save(tmp_path / "one.png")
+    results = inference_model(model, str(tmp_path))
+    assert results == [inference_model(model, tmp_path / "one.png")]
