@@ -6,10 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from blip2.registry import MODELS, TOKENIZER
+
+from .qformer.layers import KeysValues
+
+PictureKeysValues = tuple[KeysValues | None, ...]  # of pictures, an entry for each layer of the Q-Former
 
 
 class Blip2Base(BaseModel):
@@ -56,6 +61,20 @@ class Blip2Base(BaseModel):
         queries = self.query_tokens.expand(len(image_embeds), -1, -1)
         return self.multimodal_backbone(query_embeds=queries, encoder_hidden_states=image_embeds.to(queries.dtype))
 
+    def query_with_text(self, pictures: PictureKeysValues, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """What the queries find together with R texts R×T, which they attend to and which attend to them: R×Q×D.
+
+        `pictures` is what the Q-Former's `project_encoder` made of R pictures, or of R/k for k consecutive texts each.
+        """
+        queries = self.query_tokens.expand(len(input_ids), -1, -1)
+        return self.multimodal_backbone(
+            query_embeds=queries,
+            encoder_keys_values=pictures,
+            input_ids=input_ids,
+            attention_mask=F.pad(attention_mask, (queries.shape[1], 0), value=1),
+            num_outputs=queries.shape[1],
+        )
+
     def train(self, mode: bool = True) -> "Blip2Base":
         """As usual, but parts whose parameters are all frozen stay in eval mode."""
         super().train(mode)
@@ -70,6 +89,14 @@ class Blip2Base(BaseModel):
 def build_part(part: Mapping[str, Any] | nn.Module, **defaults: Any) -> Any:
     """A module from its config; `defaults` fill what the config leaves open. A ready module is returned as it is."""
     return part if isinstance(part, nn.Module) else MODELS.build({**defaults, **part})
+
+
+def select_pictures(pictures: PictureKeysValues, index: Tensor) -> PictureKeysValues:
+    """The cross-attention keys and values of the pictures with these numbers."""
+    return tuple(
+        None if layer is None else (layer[0].index_select(0, index), layer[1].index_select(0, index))
+        for layer in pictures
+    )
 
 
 def dtype_of(module: nn.Module) -> torch.dtype:

@@ -11,13 +11,12 @@ from torch import Tensor, nn
 from blip2.registry import MODELS
 from blip2.structures import DataSample
 
-from .blip2_base import Blip2Base, build_part
+from .blip2_base import Blip2Base, PictureKeysValues, build_part, select_pictures
 from .checks import check_choice, check_keys
 from .contrastive import LABEL_SMOOTHING, contrastive_loss, gather_rows, hard_negatives, same_item, similarity
 from .language.tokenizers import pad_sequences
 from .qformer.layers import KeysValues
 
-PictureKeysValues = tuple[KeysValues | None, ...]
 LOSSES = ("itc", "itm", "itg")
 
 
@@ -198,24 +197,7 @@ class Blip2Retrieval(Blip2Base):
 
     def _itm_logits(self, pictures: PictureKeysValues, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits R×2 (not matched, matched) of R texts, each with its picture: R pictures, or R/k for k texts each."""
-        queries = self.query_tokens.expand(len(input_ids), -1, -1)
-        mask = F.pad(attention_mask, (queries.shape[1], 0), value=1)
-        hidden = self.multimodal_backbone(
-            query_embeds=queries,
-            encoder_keys_values=pictures,
-            input_ids=input_ids,
-            attention_mask=mask,
-            num_outputs=queries.shape[1],
-        )
-        return self.multimodal_head(hidden).mean(dim=1)
-
-
-def select_pictures(pictures: PictureKeysValues, index: Tensor) -> PictureKeysValues:
-    """The keys and values of the pictures with these numbers."""
-    return tuple(
-        None if layer is None else (layer[0].index_select(0, index), layer[1].index_select(0, index))
-        for layer in pictures
-    )
+        return self.multimodal_head(self.query_with_text(pictures, input_ids, attention_mask)).mean(dim=1)
 
 
 def similarity_of_texts(text_feat: Tensor, image_feat: Tensor) -> Tensor:

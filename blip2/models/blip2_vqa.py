@@ -6,14 +6,14 @@ from itertools import islice
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blip2.registry import MODELS, TOKENIZER
 from blip2.structures import DataSample
 
-from .blip2_base import build_part
+from .blip2_base import build_part, select_pictures
 from .blip2_generative import Blip2Generative, GenerationOptions, matched
+from .freeze import freeze
 from .language.generation import GenerationOutput
 from .language.packing import Prompted
 from .language.ranking import rank
@@ -119,6 +119,9 @@ class Blip2VQA(Blip2Generative[VQAOptions]):
             init_cfg,
         )
         self.question_in_qformer = question_in_qformer
+        if question_in_qformer:  # queries read the text, but nothing reads what the last layer makes of it
+            last = self.multimodal_backbone.bert.encoder.layer[-1]
+            freeze(last.intermediate, last.output)
         is_config = isinstance(qformer_tokenizer, Mapping)
         self.qformer_tokenizer = TOKENIZER.build(dict(qformer_tokenizer)) if is_config else qformer_tokenizer
 
@@ -196,21 +199,10 @@ class Blip2VQA(Blip2Generative[VQAOptions]):
         """
         if not self.question_in_qformer:
             return self.encode(images)
-        image_embeds = self.encode_image(images)
-        keys_values = self.multimodal_backbone.project_encoder(image_embeds)  # once a picture
-        ids, mask = self._question_ids(questions, images.device)
-        if len(ids) > len(images):
-            rows = _pictures(questions, images.device)
-            keys_values = [pair and tuple(each.index_select(0, rows) for each in pair) for pair in keys_values]
-        queries = self.query_tokens.expand(len(ids), -1, -1)
-        num_queries = queries.shape[1]
-        states = self.multimodal_backbone(
-            query_embeds=queries,
-            input_ids=ids,
-            attention_mask=F.pad(mask, (num_queries, 0), value=1),
-            encoder_keys_values=keys_values,
-        )
-        return self.vision_neck(states[:, :num_queries])
+        pictures = self.multimodal_backbone.project_encoder(self.encode_image(images))  # once a picture
+        if len({len(asks) for asks in questions}) > 1:  # an equal number for each needs no copies
+            pictures = select_pictures(pictures, _pictures(questions, images.device))
+        return self.vision_neck(self.query_with_text(pictures, *self._question_ids(questions, images.device)))
 
     def _question_ids(self, questions: Sequence[Asked], device: torch.device) -> tuple[Tensor, Tensor]:
         """The Q-Former's token ids R×T of all questions and their mask."""

@@ -1,6 +1,7 @@
 """Tiny language models, tokenizers and caption models for the tests of this folder."""
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,24 @@ SIZES = {
     "ffn_dim": 64,
     "max_position_embeddings": 64,
 }
+# From the keys of transformers' Blip2ForConditionalGeneration to ours.
+HF_RULES = [
+    (r"^vision_model\.embeddings\.class_embedding", "vision_backbone.cls_token"),
+    (r"^vision_model\.embeddings\.position_embedding", "vision_backbone.pos_embed"),
+    (r"^vision_model\.embeddings\.patch_embedding\.", "vision_backbone.patch_embed.projection."),
+    (r"^vision_model\.encoder\.", "vision_backbone."),
+    (r"^vision_model\.post_layernorm\.", "ln_vision_backbone."),
+    (r"self_attn\.(qkv|projection)\.", r"attn.\1."),
+    (r"attn\.projection\.", "attn.proj."),
+    (r"\.layer_norm([12])\.", r".ln\1."),
+    (r"\.mlp\.fc1\.", ".ffn.layers.0.0."),
+    (r"\.mlp\.fc2\.", ".ffn.layers.1."),
+    (r"^qformer\.layernorm\.", "multimodal_backbone.bert.embeddings.LayerNorm."),
+    (r"^qformer\.", "multimodal_backbone.bert."),
+    (r"\.(attention|crossattention)\.attention\.", r".\1.self."),
+    (r"^language_projection\.", "vision_neck.fc."),
+    (r"^language_model\.", "text_backbone."),
+]
 
 
 @pytest.fixture(scope="session")
@@ -139,3 +158,89 @@ def caption_config(opt_tokenizer: Path) -> Callable[..., dict[str, Any]]:
 def caption_model(caption_config: Callable[..., dict[str, Any]]) -> Callable[..., Any]:
     """Builds a tiny `Blip2Caption` from `caption_config`."""
     return lambda **changes: MODELS.build(caption_config(**changes))
+
+
+@pytest.fixture(scope="session")
+def word_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a BERT vocabulary: the words of `CORPUS` and a few to ask with."""
+    folder = tmp_path_factory.mktemp("words")
+    words = sorted({word for line in CORPUS for word in line.split()} | {"what", "is", "how", "many", "color", "?"})
+    (folder / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "BertTokenizer"}))
+    return folder
+
+
+@pytest.fixture
+def vqa_model(caption_config: Callable[..., dict[str, Any]], word_folder: Path) -> Callable[..., Any]:
+    """Builds a tiny `Blip2VQA`; arguments replace or add to the entries of its config."""
+
+    def build(**changes: Any) -> Any:
+        config = caption_config(type="Blip2VQA", prompt="Question: {} Answer:", max_txt_len=6)
+        if changes.get("question_in_qformer"):
+            config["qformer_tokenizer"] = {"type": "Blip2Tokenizer", "name_or_path": str(word_folder)}
+        return MODELS.build({**config, **changes})
+
+    return build
+
+
+@pytest.fixture
+def blip2_peer() -> transformers.Blip2ForConditionalGeneration:
+    """The caption model of `caption_config` in transformers; the token 303 stands for a query."""
+    config = transformers.Blip2Config(
+        vision_config=transformers.Blip2VisionConfig(
+            hidden_size=24,
+            intermediate_size=48,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            image_size=28,
+            patch_size=14,
+            layer_norm_eps=1e-6,
+        ).to_dict(),
+        qformer_config=transformers.Blip2QFormerConfig(
+            hidden_size=32,
+            num_hidden_layers=4,
+            num_attention_heads=4,
+            intermediate_size=64,
+            cross_attention_frequency=2,
+            encoder_hidden_size=24,
+            layer_norm_eps=1e-12,
+        ).to_dict(),
+        text_config=transformers.OPTConfig(vocab_size=304, word_embed_proj_dim=SIZES["hidden_size"], **SIZES).to_dict(),
+        num_query_tokens=6,
+        image_token_index=303,
+    )
+    return transformers.Blip2ForConditionalGeneration(config).eval()
+
+
+@pytest.fixture
+def blip2_pair(blip2_peer: Any, liven: Callable[..., None]) -> Callable[..., Callable[..., tuple[Any, Any]]]:
+    """For a model of ours: gives the model of transformers and it the weights of a seed, made sure of themselves."""
+
+    def build(ours: Any) -> Callable[..., tuple[Any, Any]]:
+        ours.eval()
+        eos = ours.tokenizer.token_id("\n")
+
+        def seeded(seed: int, dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
+            liven(blip2_peer, seed, lm=blip2_peer.language_model, eos=eos)
+            with torch.no_grad():
+                for layer in blip2_peer.vision_model.encoder.layers:
+                    layer.self_attn.qkv.bias[24:48] = 0  # BLIP-2's keys have no bias
+            missing, unexpected = ours.load_state_dict(_our_keys(blip2_peer.state_dict()), strict=False)
+            assert unexpected == [] and [key for key in missing if not key.endswith("position_ids")] == []
+            return blip2_peer.to(dtype), ours.to(dtype)
+
+        return seeded
+
+    return build
+
+
+def _our_keys(peer: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    state = {}
+    for key, value in peer.items():
+        for pattern, replacement in HF_RULES:
+            key = re.sub(pattern, replacement, key)
+        if key.endswith("attn.qkv.bias"):
+            state[key.replace("qkv.bias", "q_bias")], _, state[key.replace("qkv.bias", "v_bias")] = value.chunk(3)
+        else:
+            state[key] = value
+    return state

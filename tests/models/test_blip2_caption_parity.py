@@ -1,101 +1,20 @@
 """`Blip2Caption` against `Blip2ForConditionalGeneration` of transformers with the same random weights."""
 
-import re
 import warnings
 
 import pytest
 import torch
 from torch.testing import assert_close
-from transformers import (
-    Blip2Config,
-    Blip2ForConditionalGeneration,
-    Blip2QFormerConfig,
-    Blip2VisionConfig,
-    OPTConfig,
-)
 
 from blip2.structures import DataSample
 
-IMAGE_TOKEN, VOCAB, QUERIES = 303, 304, 6
-RULES = [
-    (r"^vision_model\.embeddings\.class_embedding", "vision_backbone.cls_token"),
-    (r"^vision_model\.embeddings\.position_embedding", "vision_backbone.pos_embed"),
-    (r"^vision_model\.embeddings\.patch_embedding\.", "vision_backbone.patch_embed.projection."),
-    (r"^vision_model\.encoder\.", "vision_backbone."),
-    (r"^vision_model\.post_layernorm\.", "ln_vision_backbone."),
-    (r"self_attn\.(qkv|projection)\.", r"attn.\1."),
-    (r"attn\.projection\.", "attn.proj."),
-    (r"\.layer_norm([12])\.", r".ln\1."),
-    (r"\.mlp\.fc1\.", ".ffn.layers.0.0."),
-    (r"\.mlp\.fc2\.", ".ffn.layers.1."),
-    (r"^qformer\.layernorm\.", "multimodal_backbone.bert.embeddings.LayerNorm."),
-    (r"^qformer\.", "multimodal_backbone.bert."),
-    (r"\.(attention|crossattention)\.attention\.", r".\1.self."),
-    (r"^language_projection\.", "vision_neck.fc."),
-    (r"^language_model\.", "text_backbone."),
-]
-
-
-@pytest.fixture(scope="module")
-def peer():
-    config = Blip2Config(
-        vision_config=Blip2VisionConfig(
-            hidden_size=24,
-            intermediate_size=48,
-            num_hidden_layers=2,
-            num_attention_heads=2,
-            image_size=28,
-            patch_size=14,
-            layer_norm_eps=1e-6,
-        ).to_dict(),
-        qformer_config=Blip2QFormerConfig(
-            hidden_size=32,
-            num_hidden_layers=4,
-            num_attention_heads=4,
-            intermediate_size=64,
-            cross_attention_frequency=2,
-            encoder_hidden_size=24,
-            layer_norm_eps=1e-12,
-        ).to_dict(),
-        text_config=OPTConfig(
-            vocab_size=VOCAB,
-            hidden_size=32,
-            word_embed_proj_dim=32,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            ffn_dim=64,
-            max_position_embeddings=64,
-        ).to_dict(),
-        num_query_tokens=QUERIES,
-        image_token_index=IMAGE_TOKEN,
-    )
-    return Blip2ForConditionalGeneration(config).eval()
+IMAGE_TOKEN, QUERIES = 303, 6
 
 
 @pytest.fixture
-def pair(peer, caption_model, liven):
-    """Both models with the weights of a seed; the peer's keys have no biases of their own."""
-    ours = caption_model(layer_norm_eps=1e-6).eval()  # Hugging Face's epsilon
-    eos = ours.tokenizer.token_id("\n")
-
-    def build(seed, dtype=torch.float32):
-        liven(peer, seed, lm=peer.language_model, eos=eos)
-        state = {}
-        with torch.no_grad():
-            for layer in peer.vision_model.encoder.layers:
-                layer.self_attn.qkv.bias[24:48] = 0  # BLIP-2's keys have no bias
-        for key, value in peer.state_dict().items():
-            for pattern, replacement in RULES:
-                key = re.sub(pattern, replacement, key)
-            if key.endswith("attn.qkv.bias"):
-                state[key.replace("qkv.bias", "q_bias")], _, state[key.replace("qkv.bias", "v_bias")] = value.chunk(3)
-            else:
-                state[key] = value
-        missing, unexpected = ours.load_state_dict(state, strict=False)
-        assert unexpected == [] and [key for key in missing if not key.endswith("position_ids")] == []
-        return peer.to(dtype), ours.to(dtype)
-
-    return build
+def pair(blip2_pair, caption_model):
+    """Both models with the weights of a seed."""
+    return blip2_pair(caption_model(layer_norm_eps=1e-6))  # Hugging Face's epsilon
 
 
 def pictures(seed, rows=3):

@@ -90,7 +90,8 @@ class LazyTokenizer:
     def token_id(self, text: str) -> int:
         """The id of a text that is one token; raises ValueError if it is not."""
         (ids,) = self.encode([text], add_special_tokens=False)
-        if len(ids) != 1 or ids[0] == self.backend.unk_token_id:
+        unknown = ids[:1] == [self.backend.unk_token_id] and text != self.backend.unk_token
+        if len(ids) != 1 or unknown:
             raise ValueError(f"{text!r} is not one token of the tokenizer {self.name_or_path!r}, but {ids}")
         return ids[0]
 
