@@ -104,7 +104,7 @@ def guarded(name: str, command: Callable[[], int]) -> int:
 
     mistakes = (
         *(ConfigError, MetafileError, CheckpointError, AnnotationError, ImageError, JavaNotFoundError),
-        *(FileNotFoundError, NotADirectoryError, PermissionError, OptionError),
+        *(FileNotFoundError, NotADirectoryError, PermissionError, OptionError, FloatingPointError),
     )
     try:
         return command()

@@ -28,7 +28,8 @@ examples:
   torchrun --nproc_per_node 2 -m blip2.cli.test my_config.py weights.pth --device cpu
 
 CONFIG is a path, a bundled config or a model name (see `blip2 list`). Predictions are kept in the work folder as they
-are made; the same command after an interruption goes on from there.
+are made; the same command after an interruption goes on from there (with retrieval it begins anew, because a rank
+depends on all pictures).
 """
 
 # Fields of a config that decide on predictions; the number of workers and the like do not.

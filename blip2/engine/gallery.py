@@ -8,6 +8,8 @@ import torch
 from mmengine.dist import all_gather_object, broadcast, get_dist_info
 from torch import Tensor
 
+from blip2.utils.errors import AnnotationError
+
 
 @dataclass(frozen=True)
 class Gallery:
@@ -35,7 +37,7 @@ def gallery_of(samples: Sequence[dict]) -> Gallery:
     ``gt_image_id`` of the picture that each of them belongs to (by default the one it came with).
 
     Raises:
-        ValueError: a picture without a text, ids in another number than texts, an id that is unknown or comes twice.
+        AnnotationError: a picture without a text, not as many ids as texts, an id that is unknown or comes twice.
     """
     names = [_name(sample, place) for place, sample in enumerate(samples)]
     texts_of = [_texts(sample, name) for sample, name in zip(samples, names, strict=True)]
@@ -52,7 +54,7 @@ def gallery_of(samples: Sequence[dict]) -> Gallery:
         text_ids += _ids(sample, "gt_text_id", places, name)
         for owner in _ids(sample, "gt_image_id", [picture_id] * len(own), name):
             if owner not in picture_at:
-                raise ValueError(
+                raise AnnotationError(
                     f"gt_image_id {owner!r} of a text of {name} is the image_id of no picture of the data set: check "
                     "the annotation file, and that PackInputs passes image_id on (meta_keys)"
                 )
@@ -65,7 +67,7 @@ def _texts(sample: dict, name: str) -> list[str]:
     text = sample.get("text")
     texts = [text] if isinstance(text, str) else list(text or ())
     if not texts:
-        raise ValueError(
+        raise AnnotationError(
             f"{name} has no text: a test of retrieval wants pictures with their texts, "
             "COCORetrieval(…, test_mode=True) and PackInputs(algorithm_keys=['text', 'gt_text_id', 'gt_image_id'])"
         )
@@ -78,7 +80,7 @@ def _ids(sample: dict, field: str, default: list[Any], name: str) -> list[Any]:
         return default
     ids = [ids] if isinstance(ids, int | str) else list(ids)
     if len(ids) != len(default):
-        raise ValueError(f"{name} has {len(default)} text(s), but {len(ids)} {field}: {ids}")
+        raise AnnotationError(f"{name} has {len(default)} text(s), but {len(ids)} {field}: {ids}")
     return ids
 
 
@@ -86,7 +88,7 @@ def _places(ids: Sequence[Any], field: str) -> dict[Any, int]:
     places: dict[Any, int] = {}
     for place, number in enumerate(ids):
         if places.setdefault(number, place) != place:
-            raise ValueError(f"{field} {number!r} comes twice in the data set: each needs one of its own")
+            raise AnnotationError(f"{field} {number!r} comes twice in the data set: each needs one of its own")
     return places
 
 
@@ -95,24 +97,24 @@ def _name(sample: dict, place: int) -> str:
     return str(path) if path else f"picture {sample.get('image_id', place)}"
 
 
-def gather_rows(parts: Sequence[tuple[Sequence[int], Tensor]], total: int) -> Tensor:
+def gather_rows(parts: list[tuple[list[int], Tensor]], total: int) -> Tensor:
     """Rows of all processes, each at its place.
 
     Args:
         parts: places and rows that this process has, batch by batch; none is fine as long as another has some. Rows of
-            all batches are alike.
+            all batches are alike. The list is emptied, so that large rows are not held twice.
         total: how many rows there are in all processes together.
     """
     rank, world_size = get_dist_info()
-    described = all_gather_object([(list(places), tuple(rows.shape[1:]), rows.dtype) for places, rows in parts])
+    described = all_gather_object([(places, tuple(rows.shape[1:]), rows.dtype) for places, rows in parts])
     device = parts[0][1].device if parts else torch.device("cpu")
     gathered: Tensor | None = None
     for source, batches in enumerate(described):
-        for number, (places, shape, dtype) in enumerate(batches):
+        for places, shape, dtype in batches:
             if gathered is None:
                 gathered = torch.empty(total, *shape, dtype=dtype, device=device)
             if source == rank:
-                rows = parts[number][1].contiguous()
+                rows = parts.pop(0)[1].contiguous()
             else:
                 rows = torch.empty(len(places), *shape, dtype=dtype, device=device)
             if world_size > 1:

@@ -13,10 +13,13 @@ import torch.nn.functional as F
 from mmengine.config import Config
 
 from blip2.apis.runner import build_runner
+from blip2.cli import test as command
 from blip2.datasets import set_skip_bad_images
+from blip2.engine.errors import OptionError
 from blip2.engine.gallery import gallery_of, gather_rows
 from blip2.engine.loops import BadImagesError, RetrievalLoop
 from blip2.engine.predictions import PredictionLog
+from blip2.utils.errors import AnnotationError
 
 TOYS = Path(__file__).parents[1] / "data"
 TOPK = 3  # that of the toy model
@@ -104,6 +107,7 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.dist import get_rank
 from blip2.apis.runner import build_runner
+from blip2.cli import test as command
 for batch_size in (2, 3, 7):
     cfg = Config.fromfile(sys.argv[1], import_custom_modules=False)
     cfg.work_dir, cfg.test_dataloader.batch_size = "run", batch_size
@@ -212,12 +216,12 @@ def test_cut_texts_are_counted(gallery):
     ],
 )
 def test_annotations_that_do_not_fit_are_named(gallery, changes, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(AnnotationError, match=message):
         runner_of(gallery(**{"test_dataloader.dataset.changes": changes})).test()
 
 
 def test_picture_ids_that_come_twice_are_refused():
-    with pytest.raises(ValueError, match="image_id 7 comes twice"):
+    with pytest.raises(AnnotationError, match="image_id 7 comes twice"):
         gallery_of([{"image_id": 7, "text": "a"}, {"image_id": 7, "text": "b"}])
 
 
@@ -228,7 +232,7 @@ def test_text_of_another_picture_counts_for_that_one():
 
 def test_model_that_cannot_rank_is_refused(toy):
     cfg = toy(**{"test_cfg.type": "RetrievalTestLoop"})
-    with pytest.raises(TypeError, match=r"ToyNet does not have: use a Blip2Retrieval, or test_cfg=dict\(\)"):
+    with pytest.raises(OptionError, match=r"ToyNet does not have: use a Blip2Retrieval, or test_cfg=dict\(\)"):
         runner_of(cfg).test()
 
 
@@ -257,6 +261,21 @@ def test_interrupted_test_begins_anew_and_scores_the_same(gallery, tmp_path, mon
     last = runner_of(gallery(), log=tmp_path / "log")
     assert len(last.test_loop.log.done) == 7
     assert last.test() == pytest.approx(twin()[0])
+
+
+def test_command_writes_scores_and_predictions_and_explains_mistakes(tmp_path, monkeypatch, capsys):
+    from toy_retrieval import ToyRetrieval
+
+    monkeypatch.chdir(tmp_path)
+    torch.save({"state_dict": ToyRetrieval().state_dict()}, "weights.pth")
+    line = [str(TOYS / "toy_retrieval_config.py"), "weights.pth", "--device", "cpu"]
+    assert command.main([*line, "--out", "scores.json"]) == 0
+    assert json.loads(Path("scores.json").read_text()) == pytest.approx(twin()[0])
+    assert command.main([*line, "--out", "pred.json", "--out-item", "pred"]) == 0
+    predictions = json.loads(Path("pred.json").read_text())
+    assert [sample["pred_text_id"][0] for sample in predictions] == [i2t[0][0] for i2t in twin()[1].values()]
+    assert command.main([*line, "--cfg-options", "model.bad=['1/10']"]) == 2
+    assert "0 picture(s) and 1 text(s) are NaN or infinite and cannot be ranked: '1/10'" in capsys.readouterr().err
 
 
 def test_skipping_can_be_set_on_a_built_data_set(gallery):

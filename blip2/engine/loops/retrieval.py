@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from blip2.engine.data import Batch
+from blip2.engine.errors import OptionError
 from blip2.engine.gallery import Gallery, gallery_of, gather_rows
 from blip2.engine.hooks import VisualizationHook
 from blip2.engine.precision import autocast
@@ -39,8 +40,8 @@ class RetrievalLoop(EvaluationLoop):
     each of its texts, as lists, ``pred_image_id`` and ``pred_image_score``.
 
     Raises:
-        TypeError: the model cannot rank.
-        ValueError: a sample without texts, ids that are unknown or come twice.
+        OptionError: the model cannot rank.
+        AnnotationError: a sample without texts, ids that are unknown or come twice (see `gallery_of`).
         FloatingPointError: features that are NaN or infinite; names the pictures and texts.
     """
 
@@ -49,7 +50,7 @@ class RetrievalLoop(EvaluationLoop):
     def run(self) -> dict[str, Any]:
         model = self.runner.bare_model
         if not hasattr(model, "predict_all"):
-            raise TypeError(
+            raise OptionError(
                 f"{type(self).__name__} ranks pictures and texts with the model's predict_all, which "
                 f"{type(model).__name__} does not have: use a Blip2Retrieval, or {self.stage}_cfg=dict()"
             )
