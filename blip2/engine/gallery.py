@@ -97,17 +97,17 @@ def _name(sample: dict, place: int) -> str:
     return str(path) if path else f"picture {sample.get('image_id', place)}"
 
 
-def gather_rows(parts: list[tuple[list[int], Tensor]], total: int) -> Tensor:
+def gather_rows(parts: list[tuple[list[int], Tensor]], total: int, device: torch.device | str) -> Tensor:
     """Rows of all processes, each at its place.
 
     Args:
         parts: places and rows that this process has, batch by batch; none is fine as long as another has some. Rows of
             all batches are alike. The list is emptied, so that large rows are not held twice.
         total: how many rows there are in all processes together.
+        device: where the rows of this process are and the result is to be.
     """
     rank, world_size = get_dist_info()
     described = all_gather_object([(places, tuple(rows.shape[1:]), rows.dtype) for places, rows in parts])
-    device = parts[0][1].device if parts else torch.device("cpu")
     gathered: Tensor | None = None
     for source, batches in enumerate(described):
         for places, shape, dtype in batches:

@@ -287,7 +287,7 @@ def test_skipping_can_be_set_on_a_built_data_set(gallery):
 
 def test_gathered_rows_lie_at_their_places():
     rows = torch.arange(12, dtype=torch.bfloat16).view(4, 3)
-    gathered = gather_rows([([2, 0], rows[:2]), ([3, 1], rows[2:])], 4)
+    gathered = gather_rows([([2, 0], rows[:2]), ([3, 1], rows[2:])], 4, "cpu")
     assert torch.equal(gathered, rows[[1, 3, 0, 2]]) and gathered.dtype == torch.bfloat16
     with pytest.raises(ValueError, match="no process has anything"):
-        gather_rows([], 0)
+        gather_rows([], 0, "cpu")

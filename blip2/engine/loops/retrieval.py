@@ -87,11 +87,15 @@ class RetrievalLoop(EvaluationLoop):
         pictures = [([places[index] for index in indices], features) for indices, features in self._pictures]
         self._pictures = []
         names = sorted(set().union(*all_gather_object([name for _, part in pictures for name in part])))
-        return {name: gather_rows([(rows, part.pop(name)) for rows, part in pictures], len(places)) for name in names}
+        gathered = {}
+        for name in names:
+            rows = [(numbers, part.pop(name)) for numbers, part in pictures]
+            gathered[name] = gather_rows(rows, len(places), "cpu" if name == "image_embeds" else self._device())
+        return gathered
 
     def _text_features(self, texts: Sequence[str]) -> dict[str, Tensor]:
-        model = self.runner.bare_model
-        ids, mask, num_cut = model.tokenize(texts, next(model.parameters()).device)
+        model, device = self.runner.bare_model, self._device()
+        ids, mask, num_cut = model.tokenize(texts, device)
         if num_cut:
             self.runner.logger.warning(
                 f"{num_cut} of {len(texts)} texts are longer than the {model.max_txt_len} tokens that the model takes "
@@ -102,7 +106,10 @@ class RetrievalLoop(EvaluationLoop):
         for start in range(rank * TEXTS, len(texts), world_size * TEXTS):
             rows = list(range(start, min(start + TEXTS, len(texts))))
             own.append((rows, model.text_features([texts[row] for row in rows])["text_feat"]))
-        return {"text_feat": gather_rows(own, len(texts)), "input_ids": ids, "attention_mask": mask}
+        return {"text_feat": gather_rows(own, len(texts), device), "input_ids": ids, "attention_mask": mask}
+
+    def _device(self) -> torch.device:
+        return next(self.runner.model.parameters()).device
 
     # ----- ranking -----
 
