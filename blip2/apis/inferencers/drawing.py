@@ -53,7 +53,7 @@ class Drawing:
 
     def render(self, image: NDArray[np.uint8], sample: DataSample, name: str) -> None:
         """One picture, H×W×3 in RGB order, with what the sample says below it; a child may draw something else."""
-        self.visualizer.visualize_image_caption(
+        self.visualizer.visualize(
             image,
             sample,
             resize=self.resize,
