@@ -50,22 +50,27 @@ class ITMHead(BaseModule):
     Args:
         hidden_size: width of the features.
         with_pooler: look at the first token only, through a linear layer and tanh; BLIP-2 does without.
+        cal_acc: have the training log ``itm_accuracy``, the share of pairs told rightly in percent.
         init_cfg: mmengine's initialisation config.
+
+    mmpretrain's head of this name also takes ``loss``. The loss is cross-entropy here; `Blip2Retrieval` weights it.
     """
 
     def __init__(
         self,
         hidden_size: int,
         with_pooler: bool = True,
+        cal_acc: bool = False,
         init_cfg: dict[str, Any] | list[dict[str, Any]] | None = None,
     ) -> None:
         super().__init__(init_cfg)
         if hidden_size <= 0:
             raise ValueError(f"ITMHead: hidden_size must be a positive integer, not {hidden_size}.")
         self.hidden_size = hidden_size
+        self.with_pooler = with_pooler
+        self.cal_acc = cal_acc
         if with_pooler:
             self.pooler = Pooler(hidden_size)
-        self.with_pooler = with_pooler
         self.fc = nn.Linear(hidden_size, 2)
 
     def forward(self, feats: Tensor | Sequence[Tensor]) -> Tensor:
