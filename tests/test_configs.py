@@ -108,20 +108,53 @@ def test_a_metafile_entry_has_a_bundled_config_and_the_stated_size(name):
         assert Path(entry.weights).is_file()
 
 
-@pytest.mark.filterwarnings("ignore:.*out_indices=-2")
-def test_a_config_in_mmpretrains_words_builds_its_whole_runner(tmp_path):
-    config = load("blip2/blip2-opt2.7b_8xb32_caption.py")
+def in_mmpretrains_words(name: str) -> Config:
+    """One of our configs as mmpretrain writes its own."""
+    config = load(name)
     config.default_scope = "mmpretrain"
-    config.model.type = "mmpretrain.Blip2Caption"
-    config.model.vision_backbone.out_indices = -2
+    config.model.type = f"mmpretrain.{config.model.type}"
     config.default_hooks.visualization.type = "mmpretrain.VisualizationHook"
     config.visualizer.type = "mmpretrain.UniversalVisualizer"
     config.optim_wrapper.pop("type")
-    config.dump(tmp_path / "theirs.py")
-    runner = build_runner(tmp_path / "theirs.py", device="meta", work_dir=tmp_path / "work")
-    assert runner.model.vision_backbone.out_indices == (37,)
+    config.train_dataloader.batch_size = 1  # an epoch of three pictures is to have steps
+    if "retrieval" not in name:
+        config.model.vision_backbone.out_indices = -2
+        config.data_preprocessor.pop("type")
+    else:
+        config.val_dataloader.sampler = dict(type="SequentialSampler", subsample_type="sequential")
+        config.optimizer = config.optim_wrapper.optimizer
+        for policy in config.rand_increasing_policies:
+            policy.magnitude_key = "magnitude"
+    return config
+
+
+@pytest.mark.filterwarnings("ignore:.*out_indices=-2", "ignore:This DataLoader will create")
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("blip2/blip2-opt2.7b_8xb32_caption.py", (["gt_caption"], [])),
+        (
+            "blip2/blip2-opt2.7b_8xb16_vqa.py",
+            (["answer_type", "gt_answer", "gt_answer_weight", "question", "question_type"],) * 2,
+        ),
+        ("blip2/blip2-opt2.7b_8xb16_gqa.py", (["gt_answer", "question"],) * 2),
+        ("blip2/blip2_8xb32_retrieval.py", (["is_matched", "text"], ["gt_image_id", "gt_text_id", "text"])),
+    ],
+)
+def test_a_config_in_mmpretrains_words_builds_its_whole_runner(name, fields, published_data):
+    in_mmpretrains_words(name).dump(published_data / "theirs.py")
+    runner = build_runner(published_data / "theirs.py", device="meta", work_dir=published_data / "work")
+    assert runner.model.vision_backbone.out_indices == ((38,) if "retrieval" in name else (37,))
+    assert type(runner.model.data_preprocessor).__name__ == "MultiModalDataPreprocessor"
     assert type(runner.visualizer).__name__ == "UniversalVisualizer"
     assert "VisualizationHook" in {type(hook).__name__ for hook in runner._hooks}
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    assert runner.build_param_scheduler(runner.param_schedulers)
+    for loop, keys in zip((runner.train_loop, runner.test_loop), fields, strict=True):
+        _, sample = loop.dataloader.dataset[0, None]
+        assert sorted(sample["data_samples"].keys()) == keys
+    for loop in (runner.val_loop, runner.test_loop):
+        assert len(loop.dataloader.dataset) == 3 and loop.evaluator.metrics
 
 
 def test_leaf_configs_hold_only_what_differs_from_their_bases():

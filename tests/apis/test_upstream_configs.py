@@ -53,9 +53,44 @@ def test_upstreams_caption_model_builds_with_its_literal_meaning():
 
 
 @pytest.mark.filterwarnings("ignore:.*out_indices=-2")
-def test_upstreams_caption_config_builds_its_whole_runner_unmodified(tmp_path):
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("name", NAMES)
+def test_upstreams_config_builds_its_whole_runner_unmodified(name, published_data):
     from blip2.apis.runner import build_runner
 
-    runner = build_runner(Path(CONFIGS) / "blip2" / CAPTION, device="meta", work_dir=tmp_path)
+    runner = build_runner(Path(CONFIGS) / "blip2" / name, device="meta", work_dir=published_data / "work")
     assert type(runner.visualizer).__name__ == "UniversalVisualizer"
     assert "VisualizationHook" in {type(hook).__name__ for hook in runner._hooks}
+    assert type(runner.model.data_preprocessor).__name__ == "MultiModalDataPreprocessor"
+    fields = {
+        CAPTION: (["gt_caption"], []),
+        "blip2-opt2.7b_8xb16_vqa.py": (["question", "gt_answer", "gt_answer_weight"], ["question"]),
+        "blip2-opt2.7b_8xb16_gqa.py": (["question", "gt_answer"], ["question", "gt_answer"]),
+        "blip2_8xb32_retrieval.py": (["text", "is_matched"], ["text", "gt_text_id", "gt_image_id"]),
+    }[name]
+    for loop, keys in zip((runner.train_loop, runner.test_loop), fields, strict=True):
+        assert len(loop.dataloader.dataset) in (3, 6)
+        _, sample = loop.dataloader.dataset[0, None]
+        assert sample["inputs"].shape[0] == 3
+        assert sorted(sample["data_samples"].keys()) == sorted(keys)
+    assert runner.val_loop.evaluator.metrics and runner.test_loop.evaluator.metrics
+    runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
+    assert runner.build_param_scheduler(runner.param_schedulers)
+
+
+def test_upstreams_retrieval_model_is_as_published():
+    config = load_config(Path(CONFIGS) / "blip2" / "blip2_8xb32_retrieval.py")
+    with torch.device("meta"):
+        model = MODELS.build(config.model)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 1_173_191_358
+    assert (model.topk, model.max_txt_len) == (128, 35)
+
+
+@pytest.mark.filterwarnings("ignore:.*out_indices=-2")
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_upstreams_models_differ_from_ours_only_where_we_say_so(name):
+    theirs, ours = load_config(Path(CONFIGS) / "blip2" / name), load_config(f"blip2/{name}")
+    assert theirs.model.vision_backbone.pop("out_indices", -1) == (-1 if "retrieval" in name else -2)
+    assert ours.model.vision_backbone.pop("out_indices") == -1
+    assert theirs.model.to_dict() == ours.model.to_dict()
+    assert theirs.val_evaluator == ours.val_evaluator
