@@ -2,13 +2,14 @@
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from blip2.cli.output import Failure, Writer, open_writer
-from blip2.utils.errors import MissingImageError
+from blip2.utils.errors import InputWarning, LeftOutWarning, MissingImageError
 from blip2.utils.pictures import find_pictures, is_url
 from blip2.utils.resources import resolve_resource
 
@@ -68,14 +69,23 @@ def add_model_options(
     return model
 
 
-def add_output_options(parser: argparse.ArgumentParser, record: str, drawn: str) -> argparse._ArgumentGroup:
-    """--json, --jsonl, --out and --show-dir; `record` and `drawn` say what is in an object and on a drawn picture."""
+def add_output_options(
+    parser: argparse.ArgumentParser, record: str, drawn: str | None, *, one_each: bool = True
+) -> argparse._ArgumentGroup:
+    """--json, --jsonl, --out and --show-dir.
+
+    Args:
+        record: what is in an object.
+        drawn: what is on a drawn picture, besides the picture if there is `one_each`; None for no --show-dir.
+    """
     output = parser.add_argument_group("output")
     form = output.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help=f"a JSON list of {record}")
     form.add_argument("--jsonl", action="store_true", help="the same as one JSON object a line, as they are made")
     output.add_argument("--out", metavar="FILE", help="write there; the suffix .json or .jsonl also chooses the form")
-    output.add_argument("--show-dir", metavar="DIR", help=f"write each picture there with {drawn}")
+    if drawn is not None:
+        what = f"each picture there with {drawn}" if one_each else f"there {drawn}"
+        output.add_argument("--show-dir", metavar="DIR", help=f"write {what}")
     return output
 
 
@@ -115,7 +125,7 @@ def collect_pictures(
 
 
 def load_inferencer(
-    kind: type[_T], args: argparse.Namespace, *, command: str, default: str, published: str, **options: Any
+    kind: Callable[..., _T], args: argparse.Namespace, *, command: str, default: str, published: str, **options: Any
 ) -> _T:
     """The inferencer that the options of `add_model_options` ask for.
 
@@ -160,6 +170,24 @@ def model_errors(advice: str = "try a smaller --batch-size or --precision bf16")
         raise UsageError(str(error)) from error
 
 
+@contextmanager
+def told(command: str) -> Iterator[None]:
+    """What the user's input gives rise to (`InputWarning`) as lines on stderr; what is left out, `ended` names."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", InputWarning)
+        warnings.simplefilter("ignore", LeftOutWarning)
+        plain = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if issubclass(category, InputWarning):
+                print(f"blip2 {command}: {message}", file=sys.stderr)
+            else:
+                plain(message, category, *place, **more)
+
+        warnings.showwarning = show  # type: ignore[assignment]
+        yield
+
+
 # ----- output and end -----
 
 
@@ -174,11 +202,11 @@ def writer_for(args: argparse.Namespace) -> Iterator[Writer]:
         yield writer
 
 
-def ended(command: str, failures: Sequence[Failure]) -> int:
-    """Names the pictures that failed on stderr; returns the exit code."""
+def ended(command: str, failures: Sequence[Failure], what: str = "picture(s)") -> int:
+    """Names the pictures (or `what` they are) that failed on stderr; returns the exit code."""
     if not failures:
         return EXIT_FINE
-    print(f"blip2 {command}: {len(failures)} picture(s) failed:", file=sys.stderr)
+    print(f"blip2 {command}: {len(failures)} {what} failed:", file=sys.stderr)
     for failure in failures:
         print(f"  {failure}", file=sys.stderr)
     return EXIT_SOME_FAILED

@@ -16,6 +16,9 @@ COMMANDS = {
     "caption": ("blip2.cli.caption", "caption picture files, folders or addresses"),
     "vqa": ("blip2.cli.vqa", "answer questions about a picture"),
     "chat": ("blip2.cli.chat", "talk about a picture, question by question"),
+    "match": ("blip2.cli.match", "score how well texts fit a picture"),
+    "search": ("blip2.cli.search", "find the pictures of a folder that fit a text or resemble a picture"),
+    "features": ("blip2.cli.features", "write features of pictures and texts to a file"),
     "train": ("blip2.cli.train", "train a model from a config"),
     "test": ("blip2.cli.test", "score a checkpoint on a config's test set"),
     "scenes": ("blip2.cli.scenes", "write the small model's data: drawn scenes with captions"),
@@ -45,6 +48,8 @@ examples:
   blip2 caption demo --show-dir captioned        # pictures with the caption below them
   blip2 vqa picture.jpg "what is this?"          # the answer
   blip2 chat picture.jpg                         # one question after the other
+  blip2 match picture.jpg "a cat" "a dog"        # two scores for each text
+  blip2 search photos "a dog"                    # the pictures that fit best
   blip2 list                                     # the models that --model takes
   blip2 train CONFIG --work-dir work_dirs/mine
   blip2 test CONFIG CHECKPOINT

@@ -33,6 +33,14 @@ class MissingImageError(ImageError, FileNotFoundError):
     __str__ = ValueError.__str__
 
 
+class InputWarning(UserWarning):
+    """Something about the input that commands tell as it is: texts were cut, more was asked for than there is."""
+
+
+class LeftOutWarning(InputWarning):
+    """Names what was left out because it cannot be used."""
+
+
 class AnnotationError(ValueError):
     """An annotation file that cannot be used: not parseable, no entries, an entry without a needed field."""
 

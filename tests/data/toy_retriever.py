@@ -32,14 +32,20 @@ class ToyRetriever(BaseModel):
     def forward(self, images=None, data_samples=None, mode="tensor"):
         raise NotImplementedError
 
-    def image_features(self, images: Tensor) -> dict[str, Tensor]:
+    def encode_image(self, images: Tensor) -> Tensor:
         assert not self.training and torch.is_inference_mode_enabled()
         self.pictures_seen.append(len(images))
         half = images.shape[-1] // 2
-        halves = torch.stack([images[..., :half].mean((2, 3)), images[..., half:].mean((2, 3))], 1) / 255  # B×2×3
-        halves = self.scale(halves)
-        feat = halves / halves.norm(dim=-1, keepdim=True)
-        return {"image_embeds": halves, "query_hidden": 2 * halves, "image_feat": feat}
+        halves = [images[..., :half].mean((2, 3)), images[..., half:].mean((2, 3))]
+        return self.scale(torch.stack(halves, 1) / 255)  # B×2×3
+
+    def query_image(self, image_embeds: Tensor) -> Tensor:
+        return 2 * image_embeds
+
+    def image_features(self, images: Tensor) -> dict[str, Tensor]:
+        embeds = self.encode_image(images)
+        feat = embeds / embeds.norm(dim=-1, keepdim=True)
+        return {"image_embeds": embeds, "query_hidden": self.query_image(embeds), "image_feat": feat}
 
     def tokenize(self, texts: Sequence[str], device: str = "cpu") -> tuple[Tensor, Tensor, int]:
         rows = [[1, *(WORDS.index(word) for word in text.split() if word in WORDS), 2] for text in texts]

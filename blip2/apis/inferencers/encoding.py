@@ -1,5 +1,6 @@
 """What inferencers share that want features of pictures and texts rather than a model's prediction."""
 
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ from mmengine.dataset.utils import pseudo_collate
 from torch import Tensor
 
 from blip2.datasets.transforms import CleanCaption
+from blip2.utils.errors import InputWarning
 
 from .base import BaseInferencer, _Input, _Loaded, _Unreadable
 from .inputs import ImageInput
@@ -25,6 +27,7 @@ class EncodingInferencer(BaseInferencer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._told: set[str] = set()
         cleaners = [step for step in self.pipeline.transforms if isinstance(step, CleanCaption)]
         self._cleaners = [step for step in cleaners if "text" in step.keys]
         # A picture comes without a text here, which those steps would miss.
@@ -76,3 +79,17 @@ class EncodingInferencer(BaseInferencer):
         """The model's `text_features` of cleaned texts."""
         with torch.inference_mode(), autocast(self.device, self.precision):
             return self.model.text_features(list(texts))
+
+    def tell(self, text: str, category: type[InputWarning] = InputWarning) -> None:
+        """Warns, once for each text."""
+        if text not in self._told:
+            self._told.add(text)
+            warnings.warn(text, category, stacklevel=3)
+
+    def tell_of_cut(self, num_cut: int, count: int) -> None:
+        """Tells that so many of `count` texts were cut, if there are any."""
+        if num_cut:
+            self.tell(
+                f"{num_cut} of {count} texts are longer than the {self.model.max_txt_len} tokens that the model takes "
+                "(max_txt_len), and cut"
+            )

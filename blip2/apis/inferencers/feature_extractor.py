@@ -1,6 +1,5 @@
 """Features of pictures, texts, or pictures together with texts."""
 
-import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_args
 
@@ -101,6 +100,11 @@ class FeatureExtractor(EncodingInferencer):
             raise BadInputsError.of_list(failures, items, results)
         return results
 
+    @property
+    def forward_kwargs(self) -> frozenset[str]:
+        """Those of a call, which this class names itself."""
+        return frozenset({"texts", "stage", "pool", "normalize"})
+
     def check_stage(self, stage: str | None, known: Any, what: str) -> Stage:
         """`stage`, or the default for `what`.
 
@@ -128,12 +132,7 @@ class FeatureExtractor(EncodingInferencer):
     def _cleaned(self, texts: str | Sequence[str]) -> list[str]:
         cleaned = self.clean(_listed(texts))
         *_, num_cut = self.model.tokenize(cleaned)
-        if num_cut:
-            warnings.warn(
-                f"{num_cut} of {len(cleaned)} texts are longer than the {self.model.max_txt_len} tokens that the model "
-                "takes (max_txt_len), and cut",
-                stacklevel=3,
-            )
+        self.tell_of_cut(num_cut, len(cleaned))
         return cleaned
 
     def _of_texts(self, texts: list[str], stage: Stage) -> Iterator[Tensor]:
@@ -168,8 +167,7 @@ class FeatureExtractor(EncodingInferencer):
             embeds = self.model.encode_image(images)
             return embeds if stage == "backbone" else self.model.query_image(embeds)
 
-    @staticmethod
-    def _finish(rows: list[Any], names: list[str], pool: Pool | None, normalize: bool) -> list[Any]:
+    def _finish(self, rows: list[Any], names: list[str], pool: Pool | None, normalize: bool) -> list[Any]:
         """Features as they were asked for; warns of those that are no numbers."""
         bad = []
         for index, row in enumerate(rows):
@@ -183,7 +181,7 @@ class FeatureExtractor(EncodingInferencer):
                 bad.append(names[index])
         if bad:
             shown = ", ".join(bad[:5]) + (" …" if len(bad) > 5 else "")
-            warnings.warn(f"the features of {shown} are NaN or infinite", stacklevel=3)
+            self.tell(f"the features of {shown} are NaN or infinite")
         return rows
 
     @staticmethod

@@ -1,6 +1,5 @@
 """What the two retrieval inferencers share: a gallery with features kept on disk, and the best matches of a query."""
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -11,6 +10,7 @@ from mmengine.model import BaseModel
 from torch import Tensor
 
 from blip2.structures import DataSample
+from blip2.utils.errors import LeftOutWarning
 
 from .encoding import EncodingInferencer
 from .feature_cache import FeatureCache, FeatureCacheError, cache_path
@@ -80,7 +80,6 @@ class RetrievalInferencer(EncodingInferencer):
         self.prepare_num_workers = prepare_num_workers
         self._progress = progress or (lambda done, total: None)
         self._on_bad_item = on_bad_item
-        self._told: set[str] = set()
         self._model_digest = ""
         self._source = (prototype, recursive, prototype_cache)
         self.refresh()
@@ -159,12 +158,8 @@ class RetrievalInferencer(EncodingInferencer):
             raise GalleryError.of(gallery.failures, gallery.names, _NEXT_STEP[self._on_bad_item])
         if gallery.failures:
             error = GalleryError.of(gallery.failures, gallery.names, "\nThey are left out.")
-            self.tell(str(error))
-        if gallery.num_cut:
-            self.tell(
-                f"{gallery.num_cut} of {len(gallery)} texts are longer than the {self.model.max_txt_len} tokens that "
-                "the model takes (max_txt_len), and cut"
-            )
+            self.tell(str(error), LeftOutWarning)
+        self.tell_of_cut(gallery.num_cut, len(gallery))
         device = self.device
         gallery.features = {
             name: tensor if name == "image_embeds" else tensor.to(device) for name, tensor in gallery.features.items()
@@ -211,12 +206,6 @@ class RetrievalInferencer(EncodingInferencer):
     def result_of(self, index: int) -> dict[str, Any]:
         """What a match says of the item besides its score and number."""
         raise NotImplementedError
-
-    def tell(self, text: str) -> None:
-        """Warns, once for each text."""
-        if text not in self._told:
-            self._told.add(text)
-            warnings.warn(text, stacklevel=3)
 
 
 def checked_topk(topk: Any) -> int:

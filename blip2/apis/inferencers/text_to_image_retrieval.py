@@ -72,7 +72,8 @@ class TextToImageRetrievalInferencer(RetrievalInferencer):
         cleaned = self.clean(texts, "inputs")
         _, forward, visualize = self.dispatch(kwargs)
         topk = checked_topk(forward.get("topk", 1))
-        self._tell_of_cut(cleaned)
+        *_, num_cut = self.model.tokenize(cleaned)
+        self.tell_of_cut(num_cut, len(cleaned))
         for start in range(0, len(texts), batch_size):
             chunk = slice(start, start + batch_size)
             samples = [DataSample(text=text) for text in cleaned[chunk]]
@@ -141,14 +142,6 @@ class TextToImageRetrievalInferencer(RetrievalInferencer):
         return digest_of_bytes(repr(pixels.shape).encode() + pixels.tobytes())
 
     # ----- queries -----
-
-    def _tell_of_cut(self, texts: Sequence[str]) -> None:
-        *_, num_cut = self.model.tokenize(texts)
-        if num_cut:
-            self.tell(
-                f"{num_cut} of {len(texts)} texts are longer than the {self.model.max_txt_len} tokens that the model "
-                "takes (max_txt_len), and cut"
-            )
 
     def _scores(self, texts: Sequence[str]) -> Tensor:
         """Scores B×R of B cleaned texts with the gallery's pictures."""
