@@ -7,7 +7,7 @@ from .blip2_vqa import Blip2VQA
 from .data_preprocessor import MultiModalDataPreprocessor
 from .freeze import freeze
 from .heads import ITMHead, LinearClsHead
-from .language import AutoTokenizer, Blip2Tokenizer, OPTForCausalLM
+from .language import AutoTokenizer, Blip2Tokenizer, HFCausalLM, OPTForCausalLM
 from .pretrain import LanguageModelPretrainer, VisionCaptioner
 from .qformer import Qformer
 from .vision import BEiTViT, TIMMBackbone
@@ -20,6 +20,7 @@ __all__ = [
     "Blip2Retrieval",
     "Blip2Tokenizer",
     "Blip2VQA",
+    "HFCausalLM",
     "ITMHead",
     "LanguageModelPretrainer",
     "LinearClsHead",

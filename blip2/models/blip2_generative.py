@@ -165,7 +165,9 @@ class Blip2Generative(Blip2Base, Generic[Options]):
         inputs = self._inputs(queries, ids)
         if all(len(prompt) == ids.shape[1] for prompt in prompts):
             return inputs, None
-        return inputs, torch.cat((mask.new_ones(queries.shape[:2]), mask), 1)
+        mask = torch.cat((mask.new_ones(queries.shape[:2]), mask), 1)
+        order = mask.argsort(dim=1, stable=True)  # padding before the queries: some models look a fixed way back
+        return inputs.gather(1, order[..., None].expand_as(inputs)), mask.gather(1, order)
 
     def _inputs(self, queries: Tensor, ids: Tensor) -> Tensor:
         """Queries B×Q×D, then the embeddings of B×T ids, in the language model's precision."""

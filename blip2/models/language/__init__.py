@@ -2,6 +2,7 @@
 
 from .architectures import OPTConfig, opt_config
 from .generation import GenerationConfig, GenerationOutput, generate
+from .hf_causal_lm import HFCausalLM
 from .opt import OPTForCausalLM
 from .tokenizers import AutoTokenizer, Blip2Tokenizer, pad_sequences
 
@@ -10,6 +11,7 @@ __all__ = [
     "Blip2Tokenizer",
     "GenerationConfig",
     "GenerationOutput",
+    "HFCausalLM",
     "OPTConfig",
     "OPTForCausalLM",
     "generate",
