@@ -28,13 +28,13 @@ train_pipeline = [
         interpolation="bicubic",
         backend="pillow",
     ),
-    dict(type="CleanCaption", keys=["question"]),
+    dict(type="CleanCaption", keys=["question"], remove_chars='.!"()*#:;~'),  # the question mark stays, as in LAVIS
     {{_base_.pack}},
 ]
 test_pipeline = [
     dict(type="LoadImageFromFile"),
     dict(type="Resize", scale=(490, 490), interpolation="bicubic", backend="pillow"),
-    dict(type="CleanCaption", keys=["question"]),
+    dict(type="CleanCaption", keys=["question"], remove_chars='.!"()*#:;~'),  # the question mark stays, as in LAVIS
     {{_base_.pack}},
 ]
 

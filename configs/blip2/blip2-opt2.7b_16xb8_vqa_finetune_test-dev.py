@@ -9,13 +9,12 @@ val_dataset = dict(
     question_file="annotations/v2_OpenEnded_mscoco_val2014_questions.json",
     ann_file="annotations/v2_mscoco_val2014_annotations.json",
 )
-# Visual Genome's, written in VQAv2's form: questions with ids, and each answer once.
+# Visual Genome's in LAVIS's form (vg_qa.json), which is that of its GQA: picture file, question, one answer.
 visual_genome_dataset = dict(
-    train_dataset,
+    type="GQA",
     data_root="data/visual_genome",
-    data_prefix="images",
-    question_file="annotations/vg_questions.json",
-    ann_file="annotations/vg_answers.json",
+    ann_file="annotations/vg_qa.json",
+    pipeline=train_dataset.pipeline,
 )
 train_dataloader = dict(
     dataset=dict(_delete_=True, type="ConcatDataset", datasets=[train_dataset, val_dataset, visual_genome_dataset])

@@ -9,13 +9,7 @@ import torch
 from mmengine.config import Config
 
 TOYS = Path(__file__).parents[1] / "data"
-
-
-@pytest.fixture(autouse=True, scope="session")
-def toys_on_the_path():
-    sys.path.insert(0, str(TOYS))
-    yield
-    sys.path.remove(str(TOYS))
+sys.path.insert(0, str(TOYS))  # at import, since test modules import from there too
 
 
 @pytest.fixture
