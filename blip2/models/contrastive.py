@@ -28,7 +28,8 @@ def same_item(ids: Sequence[Hashable | None], device: torch.device | str = "cpu"
 
     `ids` are the pictures' ids, of any hashable kind; a pair without one (None) is like no other.
     """
-    everyone = all_gather_object(list(ids)) if get_world_size() > 1 else [list(ids)]
+    plain = [item.item() if isinstance(item, Tensor) else item for item in ids]  # equal tensors have unequal hashes
+    everyone = all_gather_object(plain) if get_world_size() > 1 else [plain]
     numbers: dict[Any, int] = {}
     shares = [[_number(numbers, item, (rank, i)) for i, item in enumerate(one)] for rank, one in enumerate(everyone)]
     own = torch.tensor(shares[get_rank()], device=device, dtype=torch.long)

@@ -27,7 +27,7 @@ SIZES = {
     "ffn_dim": 64,
     "max_position_embeddings": 64,
 }
-# From the keys of transformers' Blip2ForConditionalGeneration to ours.
+# From the keys of transformers' Blip2ForConditionalGeneration and Blip2ForImageTextRetrieval to ours.
 HF_RULES = [
     (r"^vision_model\.embeddings\.class_embedding", "vision_backbone.cls_token"),
     (r"^vision_model\.embeddings\.position_embedding", "vision_backbone.pos_embed"),
@@ -42,7 +42,10 @@ HF_RULES = [
     (r"^qformer\.layernorm\.", "multimodal_backbone.bert.embeddings.LayerNorm."),
     (r"^qformer\.", "multimodal_backbone.bert."),
     (r"\.(attention|crossattention)\.attention\.", r".\1.self."),
-    (r"^language_projection\.", "vision_neck.fc."),
+    (r"^(language|vision)_projection\.", "vision_neck.fc."),
+    (r"^text_projection\.", "text_neck.fc."),
+    (r"^itm_head\.", "multimodal_head.fc."),
+    (r"^embeddings\.", "multimodal_backbone.bert.embeddings."),
     (r"^language_model\.", "text_backbone."),
 ]
 
@@ -93,6 +96,8 @@ def liven() -> Callable[..., None]:
     def apply(model: torch.nn.Module, seed: int, lm: torch.nn.Module | None = None, eos: int | None = None) -> None:
         generator = torch.Generator().manual_seed(seed)
         for name, value in model.named_parameters():
+            if not value.dim():
+                continue  # a temperature
             noise = torch.randn(value.shape, generator=generator)
             if value.dim() == 1:
                 norm = name.lower().endswith("norm.weight") or ".ln" in name or name.startswith("ln")
@@ -181,6 +186,32 @@ def vqa_model(caption_config: Callable[..., dict[str, Any]], word_folder: Path) 
         return MODELS.build({**config, **changes})
 
     return build
+
+
+@pytest.fixture
+def retrieval_model(caption_config: Callable[..., dict[str, Any]], word_folder: Path) -> Callable[..., Any]:
+    """Builds a tiny `Blip2Retrieval`; arguments replace or add to the entries of its config."""
+
+    def build(**changes: Any) -> Any:
+        parts = caption_config()
+        config = {
+            "type": "Blip2Retrieval",
+            "tokenizer": {"type": "Blip2Tokenizer", "name_or_path": str(word_folder)},
+            "vision_backbone": parts["vision_backbone"],
+            "multimodal_backbone": {**parts["multimodal_backbone"], "vocab_size": 60, "max_position_embeddings": 40},
+            "vision_neck": {"type": "LinearClsHead", "in_channels": 32, "num_classes": 16},
+            "text_neck": {"type": "LinearClsHead", "in_channels": 32, "num_classes": 16},
+            "multimodal_head": {"type": "ITMHead", "hidden_size": 32, "with_pooler": False},
+        }
+        return MODELS.build({**config, **changes})
+
+    return build
+
+
+@pytest.fixture
+def our_keys() -> Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
+    """Renames a state dict of transformers."""
+    return _our_keys
 
 
 @pytest.fixture
