@@ -191,6 +191,11 @@ def pairs(sample: Callable[..., Any], rows: Iterable[int], with_ids: bool) -> li
     return [sample(text=TEXTS[row], **more) for row, more in zip(rows, ids, strict=True)]
 
 
+def gallery() -> list[str]:
+    """The texts of the first four pictures, picture by picture."""
+    return [TEXTS[text] for texts in TEXTS_OF_PICTURE for text in texts]
+
+
 def vqa_config(bert_folder: Path, text_backbone: dict[str, Any], opt_folder: Path, **changes: Any) -> dict[str, Any]:
     return (
         dict(
