@@ -82,6 +82,16 @@ def test_number_of_parameters(full_model):
     assert sum(parameter.numel() for parameter in full_model.parameters()) == 3_745_216_384
 
 
+@pytest.mark.parametrize("prompt", ["Question: {} Answer:", "Question: {} Short Answer:"], ids=["VQA", "GQA"])
+def test_the_question_answering_models_of_mmpretrain_have_the_same_state_dict(full_model, prompt):
+    """Their configs differ from the caption model's in type, prompt and max_txt_len only."""
+    with torch.device("meta"):
+        model = MODELS.build({**CONFIG, "type": "Blip2VQA", "prompt": prompt, "max_txt_len": 10})
+    shapes = {key: (value.shape, value.dtype) for key, value in full_model.state_dict().items()}
+    assert {key: (value.shape, value.dtype) for key, value in model.state_dict().items()} == shapes
+    assert (model.options.prompt, model.options.max_txt_len, model.options.length_penalty) == (prompt, 10, -1.0)
+
+
 def test_only_norm_queries_qformer_and_projection_are_trained(full_model):
     trained = {name.split(".")[0] for name, parameter in full_model.named_parameters() if parameter.requires_grad}
     assert trained == {"query_tokens", "ln_vision_backbone", "multimodal_backbone", "vision_neck"}
