@@ -164,7 +164,7 @@ def whole_prompt(template: str, questions: str | Sequence[str], context: str = "
     opening = f"{context.rstrip()} " if context.strip() else ""
     if isinstance(questions, str):
         return opening + template.replace("{}", questions)
-    if "{}" not in template:
+    if "{}" not in template and len(questions) > 1:
         raise ValueError(f"the prompt {template!r} has no {{}} to put {len(questions)} questions in")
     return [opening + template.replace("{}", question) for question in questions]
 
