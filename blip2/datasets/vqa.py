@@ -3,6 +3,7 @@
 import os
 import re
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -169,16 +170,18 @@ class COCOVQA(QuestionDataset):
                 f"{missing[0].image_id}. Check data_root and data_prefix, or leave them out with skip_bad_images=True "
                 "(`--skip-bad-images`)"
             )
-        paths = []
-        for image_id in (entry.image_id for entry in entries):
-            names = files.get(image_id, [f"{image_id:012d}.jpg" if isinstance(image_id, int) else f"{image_id}.jpg"])
-            if len(names) > 1:
-                raise AnnotationError(
-                    f"{self.describe_source()} asks about picture {image_id}, which may be any of {len(names)} files "
-                    f"of {folder!r}: {names[0]}, {names[1]}. Keep one of them there"
-                )
-            paths.append(join_path(folder, names[0]))
-        return paths
+        paths = {image_id: self._path(files, image_id) for image_id in {entry.image_id for entry in entries}}
+        return [paths[entry.image_id] for entry in entries]
+
+    def _path(self, files: Mapping[int | str, list[str]], image_id: int | str) -> str:
+        folder = self.data_prefix.get("img_path", "")
+        names = files.get(image_id, [f"{image_id:012d}.jpg" if isinstance(image_id, int) else f"{image_id}.jpg"])
+        if len(names) > 1:
+            raise AnnotationError(
+                f"{self.describe_source()} asks about picture {image_id}, which may be any of {len(names)} files of "
+                f"{folder!r}: {names[0]}, {names[1]}. Keep one of them there"
+            )
+        return join_path(folder, names[0])
 
 
 def _files_by_id(folder: str) -> dict[int | str, list[str]]:

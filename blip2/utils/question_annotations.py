@@ -111,41 +111,44 @@ def _gqa_entry(row: Any, where: str, number: int) -> QuestionEntry:
 # ----- answers -----
 
 
-def _answers(path: str | Path) -> dict[int | str, dict[str, Any]]:
-    """VQAv2's annotations by question_id, each with its answers as a tuple of texts."""
-    answers: dict[int | str, dict[str, Any]] = {}
+def _answers(path: str | Path) -> dict[int | str, tuple[tuple[str, ...], dict[str, Any]]]:
+    """The answers of VQAv2's annotations by question_id, each with the row that they stand in."""
+    answers: dict[int | str, tuple[tuple[str, ...], dict[str, Any]]] = {}
     for number, row in enumerate(_rows(read_json(path), "annotations", path)):
         where = f"annotation file {path}, annotation {number}"
         question_id = _id(row, "question_id", where)
         if question_id in answers:
             raise AnnotationError(f"{where}: question_id {question_id} was answered before; each is answered once")
         given = _field(row, "answers", where)
-        if not isinstance(given, list) or not given or not all(_is_answer(item) for item in given):
+        try:
+            texts = tuple([item["answer"] for item in given])
+        except (TypeError, KeyError):
+            texts = ()
+        if set(map(type, texts)) != {str}:
             raise AnnotationError(f"{where}: 'answers' is {given!r}; it should be a list of {{answer: text}}")
-        answers[question_id] = {**row, "answers": tuple(item["answer"] for item in given)}
+        answers[question_id] = texts, row
     return answers
 
 
-def _is_answer(item: Any) -> bool:
-    return isinstance(item, dict) and isinstance(item.get("answer"), str)
-
-
 def _answered(
-    entry: QuestionEntry, answers: dict[int | str, dict[str, Any]], where: str, ann_file: str | Path
+    entry: QuestionEntry,
+    answers: dict[int | str, tuple[tuple[str, ...], dict[str, Any]]],
+    where: str,
+    ann_file: str | Path,
 ) -> QuestionEntry:
-    row = answers.get(entry.question_id)
-    if row is None:
+    if entry.question_id not in answers:
         raise AnnotationError(
             f"{where}: question_id {entry.question_id} has no answers in {ann_file}; check that both files belong to "
             "one split, or give no ann_file to load the questions alone"
         )
+    texts, row = answers[entry.question_id]
     if "image_id" in row and _id(row, "image_id", str(ann_file)) != entry.image_id:
         raise AnnotationError(
             f"{where}: question_id {entry.question_id} is about picture {entry.image_id}, but about {row['image_id']} "
             f"in {ann_file}; check that both files belong to one split"
         )
     labels = {key: str(row[key]) for key in _LABELS if key in row}
-    return QuestionEntry(entry.question_id, entry.image_id, entry.question, entry.image, row["answers"], labels)
+    return QuestionEntry(entry.question_id, entry.image_id, entry.question, entry.image, texts, labels)
 
 
 # ----- rows and fields -----
