@@ -24,7 +24,7 @@ custom_hooks = [
     dict(type="LoadParts", parts=dict(vision_backbone="work_dirs/blip2-tiny_vision_pretrain")),
 ]
 
-default_hooks = dict(checkpoint=dict(save_best="i2t/retrieval/Recall@1", rule="greater"))
+default_hooks = dict(checkpoint=dict(save_best="mean/retrieval/Recall@1", rule="greater"))
 train_cfg = dict(max_iters=4000, val_interval=500)
 param_scheduler = [
     dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=400),
