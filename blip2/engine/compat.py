@@ -4,16 +4,20 @@
 
 - ``is_installed`` and ``get_installed_path`` ask ``pkg_resources``, which new setuptools dropped;
 - ``mmcv_full_available`` asks ``pkgutil.find_loader``, which Python 3.14 dropped; its callers then import
-  ``mmcv.ops``, whose binaries rarely fit a current torch. Nothing here needs them, so the answer is no.
+  ``mmcv.ops``, whose binaries rarely fit a current torch. Nothing here needs them, so the answer is no;
+- a config's text is laid out by yapf anew for the log, for the work folder and for every checkpoint, at seconds each
+  for a large one; the layout is remembered.
 
 `use_device` overrides mmengine's choice of the device, which it makes once at import. Its checkpoints pickle
 ``HistoryBuffer``, which torch ≥ 2.6 refuses to load: see `blip2.engine.hooks.PlainCheckpoint`.
 """
 
 import importlib.metadata
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import mmengine.config.config
 import mmengine.device.utils
@@ -42,6 +46,21 @@ def patch_mmengine() -> None:
         mmengine.optim.optimizer.default_constructor,
     ):
         module.mmcv_full_available = mmcv_full_available
+    mmengine.config.config.FormatCode = _remembered(mmengine.config.config.FormatCode)
+
+
+def _remembered(format_code: Callable[..., tuple[str, bool]]) -> Callable[..., tuple[str, bool]]:
+    """`format_code` (text, style_config=…) with its last results kept; mmengine has one style."""
+    results: dict[str, tuple[str, bool]] = {}
+
+    def remembered(text: str, **style: Any) -> tuple[str, bool]:
+        if text not in results:
+            if len(results) >= 4:
+                results.pop(next(iter(results)))
+            results[text] = format_code(text, **style)
+        return results[text]
+
+    return remembered
 
 
 def is_installed(package: str) -> bool:

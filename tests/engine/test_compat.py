@@ -41,6 +41,32 @@ def test_patch_reaches_the_modules_that_imported_the_functions():
         assert mmengine.config.config.is_installed("mmengine")
 
 
+def test_a_configs_text_is_laid_out_once():
+    seen = []
+
+    def layout(text, style_config):
+        seen.append(text)
+        return text.upper(), True
+
+    remembered = compat._remembered(layout)
+    for text in ("a", "b", "a", "b"):
+        assert remembered(text, style_config={}) == (text.upper(), True)
+    assert seen == ["a", "b"]
+    for number in range(9):  # only the last few are kept
+        remembered(str(number), style_config={})
+    remembered("a", style_config={})
+    assert seen.count("a") == 2
+
+
+def test_a_remembered_layout_is_that_of_the_config_as_it_is_now():
+    compat.patch_mmengine()
+    cfg = mmengine.config.Config({"a": 1})
+    first = cfg.pretty_text
+    assert cfg.pretty_text == first == "a = 1\n"
+    cfg.a = 2
+    assert cfg.pretty_text == "a = 2\n"
+
+
 def test_chosen_device_is_mmengines():
     assert compat.use_device("cpu") == "cpu" and mmengine.device.get_device() == "cpu"
     assert compat.use_device("meta") == "meta" and mmengine.device.get_device() == "meta"

@@ -38,6 +38,13 @@ FROZEN = {STAGE1: ("vision_backbone",), STAGE2: ("vision_backbone", "text_backbo
 GPUS = 16
 
 
+@pytest.fixture(autouse=True)
+def plain_logs(monkeypatch):
+    """Without the layout of the config's text and the description of the machine, which take longer than a step."""
+    monkeypatch.setattr("mmengine.config.config.FormatCode", lambda text, **_: (text, True))
+    monkeypatch.setattr("mmengine.runner.runner.collect_env", dict)
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("recipes")
