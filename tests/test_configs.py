@@ -10,6 +10,7 @@ import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
+from reduced_recipes import PICTURES
 
 from blip2 import registry
 from blip2.apis.config import bundled_configs, load_config
@@ -116,7 +117,7 @@ def in_mmpretrains_words(name: str) -> Config:
     config.default_hooks.visualization.type = "mmpretrain.VisualizationHook"
     config.visualizer.type = "mmpretrain.UniversalVisualizer"
     config.optim_wrapper.pop("type")
-    config.train_dataloader.batch_size = 1  # an epoch of three pictures is to have steps
+    config.train_dataloader.batch_size = 1  # an epoch of few pictures is to have steps
     if "retrieval" not in name:
         config.model.vision_backbone.out_indices = -2
         config.data_preprocessor.pop("type")
@@ -154,7 +155,7 @@ def test_a_config_in_mmpretrains_words_builds_its_whole_runner(name, fields, pub
         _, sample = loop.dataloader.dataset[0, None]
         assert sorted(sample["data_samples"].keys()) == keys
     for loop in (runner.val_loop, runner.test_loop):
-        assert len(loop.dataloader.dataset) == 3 and loop.evaluator.metrics
+        assert len(loop.dataloader.dataset) == PICTURES and loop.evaluator.metrics
 
 
 def test_leaf_configs_hold_only_what_differs_from_their_bases():

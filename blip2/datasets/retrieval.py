@@ -13,7 +13,7 @@ from blip2.utils.errors import AnnotationError
 
 @DATASETS.register_module()
 class COCORetrieval(BaseImageDataset):
-    """Karpathy's splits of COCO for retrieval, in mmpretrain's files or LAVIS's (see `read_captions`).
+    """Karpathy's splits of COCO for retrieval, in mmpretrain's files, LAVIS's or his own (see `read_captions`).
 
     Pictures are numbered from 0 in the file's order, and texts from 0 in the order of their pictures: the order
     in which a test meets both. With `indices` the numbers count what is taken.
@@ -27,6 +27,8 @@ class COCORetrieval(BaseImageDataset):
         ann_file: the JSON file. In COCO's form a picture lies in the folder that its ``coco_url`` names, below
             `data_prefix`.
         test_mode: whether the samples are for a test, see above.
+        split: 'train', 'val' or 'test' of Karpathy's own file, which holds them all (``dataset_coco.json``; with
+            ``dataset_flickr30k.json`` this is Flickr30k's retrieval).
         Others as in `BaseImageDataset`.
 
     Attributes:
@@ -36,14 +38,15 @@ class COCORetrieval(BaseImageDataset):
         AnnotationError: as `read_captions`; an empty text; in a test a picture without any.
     """
 
-    def __init__(self, ann_file: str, test_mode: bool = False, **base_arguments: Any) -> None:
+    def __init__(self, ann_file: str, test_mode: bool = False, split: str = "", **base_arguments: Any) -> None:
+        self.split = split
         self.img_size = self.text_size = 0
         super().__init__(ann_file, test_mode=test_mode, **base_arguments)
 
     def load_data_list(self) -> list[dict]:
         prefix = self.data_prefix.get("img_path", "")
         pictures = []
-        for entry in group_by_image(read_captions(self.ann_file, folder_from_url=True)):
+        for entry in group_by_image(read_captions(self.ann_file, folder_from_url=True, split=self.split)):
             if not entry.image:
                 raise AnnotationError(f"{self.describe_source()} names no file for the picture {entry.image_id}")
             if any(not text.strip() for text in entry.captions) or (self.test_mode and not entry.captions):

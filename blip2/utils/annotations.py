@@ -67,6 +67,7 @@ def read_captions(
     caption_key: str = "caption",
     id_key: str = "image_id",
     folder_from_url: bool = False,
+    split: str | None = None,
 ) -> list[CaptionEntry]:
     """The entries of a file of captions, in the file's order.
 
@@ -79,6 +80,9 @@ def read_captions(
     - Karpathy's splits as LAVIS has them (``.json``): ``[{image, caption, image_id}]``, the caption one text or a list.
       ``image_id`` is the entry's own if it is a number, else the number that ends the file name
       (``COCO_val2014_000000391895.jpg`` → 391895, as in mmpretrain), else the entry's own text, else the file's stem.
+    - Karpathy's own files (``dataset_coco.json``, ``dataset_flickr30k.json``): ``{images: [{split, filepath, filename,
+      cocoid, sentences: [{raw}]}]}``, of which `split` says the part: 'train' (with 'restval'), 'val' or 'test'; only
+      who gives a `split` can read them.
     - a table of one's own (``.csv``, ``.tsv``, ``.jsonl``) with the columns named by the arguments; without an id, the
       picture's path is its ``image_id``.
 
@@ -96,7 +100,11 @@ def read_captions(
     elif suffix == ".jsonl":
         entries = _table_entries(_jsonl_rows(text, path), keys)
     else:
-        entries = _json_entries(_parse_json(text, str(path)), path, keys, folder_from_url)
+        content = _parse_json(text, str(path))
+        if _is_karpathys_own(content):
+            entries = _karpathys_own_entries(content["images"], path, split)
+        else:
+            entries = _json_entries(content, path, keys, folder_from_url)
     if not entries:
         raise AnnotationError(f"annotation file {path} is empty: it holds no pictures")
     return entries
@@ -215,6 +223,39 @@ def _karpathy_entry(row: Any, where: str, keys: tuple[str, str, str]) -> Caption
     if isinstance(image_id, str) and ending.isascii() and ending.isdigit():
         image_id = int(ending)
     return CaptionEntry(image, image_id, _caption(row, where, caption_key))
+
+
+def _is_karpathys_own(content: Any) -> bool:
+    images = content.get("images") if isinstance(content, dict) else None
+    return isinstance(images, list) and bool(images) and isinstance(images[0], dict) and "sentences" in images[0]
+
+
+def _karpathys_own_entries(images: list[Any], path: str | Path, split: str | None) -> list[CaptionEntry]:
+    if split is None:
+        raise AnnotationError(
+            f"annotation file {path} is Karpathy's own, with all splits in one, which COCORetrieval(split=…) reads; "
+            f"take a file for each split, such as {_PUBLISHED['coco_karpathy_val.json']}"
+        )
+    parts = (split, "restval") if split == "train" else (split,)
+    entries = []
+    for number, image in enumerate(images):
+        where = f"{path}, picture {number}"
+        if _field(image, where, "split", None) not in parts:
+            continue
+        try:
+            name = str(PurePosixPath(image.get("filepath", "")) / image["filename"])
+            texts = [str(sentence["raw"]) for sentence in image["sentences"]]
+            image_id = image["cocoid"] if "cocoid" in image else image["imgid"]
+        except (KeyError, TypeError) as error:
+            raise AnnotationError(
+                f"annotation file {where} is not of Karpathy's form ({type(error).__name__}: {error}); it needs "
+                "{split, filename, cocoid or imgid, sentences: [{raw}]}"
+            ) from None
+        entries.append(CaptionEntry(name, _image_id(image_id, where), texts))
+    if not entries:
+        found = sorted({str(image.get("split")) for image in images if isinstance(image, dict)})
+        raise AnnotationError(f"annotation file {path} has no split {split!r}; give one of {found} as split")
+    return entries
 
 
 def _table_entries(rows: Iterator[tuple[str, Any]], keys: tuple[str, str, str]) -> list[CaptionEntry]:

@@ -5,11 +5,13 @@ They are not kept here. To run this file unpack mmpretrain's wheel somewhere and
 `MMPRETRAIN_CONFIGS=mmpretrain/mmpretrain/.mim/configs pytest tests/apis/test_upstream_configs.py`.
 """
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 import torch
+from reduced_recipes import PICTURES, reduced
 
 from blip2.apis.config import load_config
 from blip2.registry import MODELS
@@ -69,13 +71,36 @@ def test_upstreams_config_builds_its_whole_runner_unmodified(name, published_dat
         "blip2_8xb32_retrieval.py": (["text", "is_matched"], ["text", "gt_text_id", "gt_image_id"]),
     }[name]
     for loop, keys in zip((runner.train_loop, runner.test_loop), fields, strict=True):
-        assert len(loop.dataloader.dataset) in (3, 6)
+        assert len(loop.dataloader.dataset) in (PICTURES, 2 * PICTURES)
         _, sample = loop.dataloader.dataset[0, None]
         assert sample["inputs"].shape[0] == 3
         assert sorted(sample["data_samples"].keys()) == sorted(keys)
     assert runner.val_loop.evaluator.metrics and runner.test_loop.evaluator.metrics
     runner.optim_wrapper = runner.build_optim_wrapper(runner.optim_wrapper)
     assert runner.build_param_scheduler(runner.param_schedulers)
+
+
+@pytest.mark.filterwarnings("ignore:.*out_indices=-2")
+@pytest.mark.parametrize(
+    ("name", "score"),
+    [
+        ("blip2-opt2.7b_8xb16_vqa.py", None),
+        ("blip2-opt2.7b_8xb16_gqa.py", "GQA/acc"),
+        ("blip2_8xb32_retrieval.py", "t2i/retrieval/Recall@1"),
+    ],
+)
+def test_upstreams_config_trains_and_tests_at_reduced_size(name, score, published_data):
+    from blip2.apis.runner import build_runner
+
+    config = reduced(Path(CONFIGS) / "blip2" / name, published_data / "work", **{"train_cfg.max_epochs": 1})
+    runner = build_runner(config, device="cpu")
+    runner.train()
+    assert runner.epoch == 1
+    scores = runner.test()
+    if score:
+        assert 0 <= scores[score] <= 100
+    else:  # test2015 has no answers
+        assert len(json.loads((published_data / "vqa_test.json").read_text())) == PICTURES
 
 
 def test_upstreams_retrieval_model_is_as_published():

@@ -8,7 +8,7 @@ from mmengine.registry import DATA_SAMPLERS as ROOT_DATA_SAMPLERS
 from mmengine.registry import DATASETS as ROOT_DATASETS
 from mmengine.registry import DefaultScope
 
-from blip2.datasets import COCORetrieval, SequentialSampler, samplers
+from blip2.datasets import COCOCaption, COCORetrieval, SequentialSampler, samplers
 from blip2.utils.errors import AnnotationError, MissingAnnotationError, MissingImageError
 
 NAME = "COCO_val2014_{:012d}.jpg".format
@@ -67,6 +67,49 @@ def test_every_form_gives_the_same_test_samples(write, content, picture_folder):
     assert [sample["image_id"] for sample in samples] == [0, 1, 2]
     assert [sample["img_path"] for sample in samples] == [str(picture_folder / "val2014" / NAME(i)) for i in ORDER]
     assert (dataset.img_size, dataset.text_size) == (3, 6)
+
+
+KARPATHYS_OWN = {
+    "dataset": "coco",
+    "images": [
+        {
+            "filepath": "val2014",
+            "filename": NAME(i),
+            "cocoid": i,
+            "imgid": number,
+            "split": split,
+            "sentences": [{"raw": text, "tokens": text.split()} for text in OF_PICTURE[i]],
+        }
+        for number, (i, split) in enumerate(zip(ORDER, ("test", "train", "restval"), strict=True))
+    ],
+}
+
+
+def test_karpathys_own_file_holds_all_splits(write):
+    (sample,) = infos(COCORetrieval(**write(KARPATHYS_OWN), split="test", test_mode=True))
+    assert sample["text"] == OF_PICTURE[139] and sample["ori_id"] == 139 and sample["gt_text_id"] == [0, 1, 2]
+    train = infos(COCORetrieval(**write(KARPATHYS_OWN), split="train"))
+    assert [sample["text"] for sample in train] == OF_PICTURE[7] + OF_PICTURE[42]
+    for split in ("", "dev"):
+        with pytest.raises(
+            AnnotationError, match=rf"has no split '{split}'; give one of \['restval', 'test', 'train'\]"
+        ):
+            COCORetrieval(**write(KARPATHYS_OWN), split=split)
+    without = {"images": [{"split": "test", "filename": "a.jpg", "sentences": [{"raw": "x"}]}]}
+    with pytest.raises(AnnotationError, match=r"ann\.json, picture 0 is not of Karpathy's form .*'imgid'"):
+        COCORetrieval(**write(without), split="test")
+
+
+def test_captions_are_sent_to_a_file_for_each_split(write):
+    with pytest.raises(AnnotationError, match=r"is Karpathy's own, with all splits in one.*coco_karpathy_val\.json"):
+        COCOCaption(**write(KARPATHYS_OWN))
+
+
+def test_flickr30ks_file_has_no_folders(write):
+    image = {"filename": NAME(7), "imgid": 5, "split": "test", "sentences": [{"raw": "x"}]}
+    arguments = {**write({"dataset": "flickr30k", "images": [image]}), "data_prefix": "val2014", "split": "test"}
+    sample = COCORetrieval(**arguments, pipeline=TEST_PIPELINE, test_mode=True)[0]["data_samples"]
+    assert sample.text == ["x"] and sample.image_id == 0
 
 
 def test_true_ids_point_at_pictures_and_texts_in_the_order_of_the_samples(write):
