@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from blip2.registry import MODELS
 
 COLOURS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "yellow": (1, 1, 0), "nan": (0, 0, 0)}
+COLOUR_TABLE = torch.tensor([(0.0, 0.0, 0.0)] * 3 + [tuple(map(float, colour)) for colour in COLOURS.values()])
 WORDS = ("[PAD]", "[CLS]", "[SEP]", *COLOURS)
 
 
@@ -59,21 +60,26 @@ class ToyRetriever(BaseModel):
         assert not self.training and torch.is_inference_mode_enabled()
         self.texts_seen.append(len(texts))
         ids, mask, _ = self.tokenize(texts)
-        table = torch.tensor([(0.0, 0.0, 0.0)] * 3 + [tuple(map(float, colour)) for colour in COLOURS.values()])
-        hidden = self.scale(table[ids])  # M×T×3
+        hidden = self.scale(COLOUR_TABLE[ids])  # M×T×3
         total = hidden.sum(1)
         feat = total / total.norm(dim=-1, keepdim=True)
         return {"text_hidden": hidden, "text_feat": feat, "input_ids": ids, "attention_mask": mask}
 
     def multimodal_features(self, images: Tensor, texts: Sequence[str]) -> Tensor:
-        image = self.image_features(images)["query_hidden"]
-        return torch.cat([image, self.text_features(texts)["text_feat"][:, None]], 1)
+        """B×2×3: the queries, each moved by the text."""
+        return self.query_image(self.encode_image(images)) + self.text_features(texts)["text_feat"][:, None]
 
     def itc_scores(self, image_feat: Tensor, text_feat: Tensor) -> Tensor:
         return (image_feat.float() @ text_feat.float().T).amax(1)
 
+    def itm_logits(self, image_embeds: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        words = COLOUR_TABLE[input_ids[:, 1:3]]
+        alike = nn.functional.cosine_similarity(image_embeds.float().expand(len(words), -1, -1), words, dim=-1)
+        yes = 10 * alike.sum(-1) - 15
+        return torch.stack([torch.zeros_like(yes), yes], 1)
+
     def itm_scores(self, image_embeds: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        table = torch.tensor([(0.0, 0.0, 0.0)] * 3 + [tuple(map(float, colour)) for colour in COLOURS.values()])
-        words = table[input_ids[:, 1:3]]
-        alike = nn.functional.cosine_similarity(image_embeds.float(), words, dim=-1)
-        return 10 * alike.sum(-1) - 15
+        return self.itm_logits(image_embeds, input_ids, attention_mask)[:, 1]
+
+    def itm_probabilities(self, image_embeds: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.itm_logits(image_embeds, input_ids, attention_mask).softmax(1)[:, 1]

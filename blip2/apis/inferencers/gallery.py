@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from blip2.registry import DATASETS
-from blip2.utils.pictures import find_pictures, is_url
+from blip2.utils.pictures import find_pictures
 
 from .feature_cache import FeatureCache, FeatureCacheError, Rows, concatenate
 from .fingerprints import digest_of_bytes
@@ -181,18 +181,18 @@ def _dataset_of(prototype: Prototype) -> Any:
 
 
 def digests_of_pictures(
-    items: Sequence[ImageInput], digest: Callable[[ImageInput], str], num_workers: int
+    count: int, digest: Callable[[int], str], num_workers: int
 ) -> tuple[list[str | None], dict[int, Exception]]:
-    """Each picture's digest, None where it cannot be read, and why not. Reading is left to threads."""
+    """The digest of each of `count` pictures, None where it cannot be read, and why not. Reading is left to threads."""
 
-    def attempt(item: ImageInput) -> str | Exception:
+    def attempt(index: int) -> str | Exception:
         try:
-            return digest(item)
+            return digest(index)
         except (OSError, ValueError) as error:
             return error
 
     with ThreadPoolExecutor(max(num_workers, 1)) as pool:
-        found = list(pool.map(attempt, items))
+        found = list(pool.map(attempt, range(count)))
     failures = {index: value for index, value in enumerate(found) if isinstance(value, Exception)}
     return [value if isinstance(value, str) else None for value in found], failures
 
@@ -260,8 +260,3 @@ def list_name(kind: str, digests: Sequence[str | None], location: str | None, mo
     """The name of a gallery's file: by its place if it has one, so that a change replaces the file, else by content."""
     what = location if location is not None else ",".join(digest or "" for digest in digests)
     return f"{kind}-{digest_of_bytes(what.encode())[:16]}-{model[:16]}"
-
-
-def is_local(item: ImageInput) -> bool:
-    """Whether a picture is a file here."""
-    return isinstance(item, Path) or (isinstance(item, str) and not is_url(item))

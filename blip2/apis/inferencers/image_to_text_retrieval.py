@@ -97,7 +97,11 @@ class ImageToTextRetrievalInferencer(RetrievalInferencer):
         similarity = self.model.itc_scores(features["image_feat"], gallery["text_feat"])
         if self.fast_match:
             return similarity
-        return rerank(similarity, self.model.topk, lambda row, texts: self._match(features["image_embeds"][row], texts))
+        embeds = features["image_embeds"]
+        match = self.model.itm_scores
+        return rerank(
+            similarity, self.model.topk, lambda row, texts: match(embeds[row : row + 1], *self._tokens(texts))
+        )
 
     def compare(
         self, images: ImageInput | Sequence[ImageInput], batch_size: int = 1, num_workers: int = 0
@@ -119,15 +123,13 @@ class ImageToTextRetrievalInferencer(RetrievalInferencer):
             features = self.encode_pictures(batch)
             with torch.inference_mode(), autocast(self.device, self.precision):
                 itc = self.model.itc_scores(features["image_feat"], self.gallery.features["text_feat"])
-                everyone = torch.arange(len(self.gallery.ranked), device=itc.device)
-                itm = torch.stack([self._match(embeds, everyone) for embeds in features["image_embeds"]])
-            for index, similarity, logit in zip(indices, itc.float(), itm.float().sigmoid(), strict=True):
-                results[index] = {"itc": self.in_order(similarity), "itm": self.in_order(logit)}
+                tokens = self._tokens(torch.arange(len(self.gallery.ranked)))
+                itm = [self.model.itm_probabilities(row[None], *tokens) for row in features["image_embeds"]]
+            for index, similarity, probability in zip(indices, itc, itm, strict=True):
+                results[index] = {"itc": self.in_order(similarity), "itm": self.in_order(probability)}
         return results
 
-    def _match(self, image_embeds: Tensor, texts: Tensor) -> Tensor:
-        """The matching head's logits for one picture's features N×Dv and the gallery's texts of these numbers."""
-        gallery, texts = self.gallery.features, texts.cpu()
-        ids, mask = (gallery[name][texts].to(image_embeds.device) for name in ("input_ids", "attention_mask"))
-        parts = zip(ids.split(TEXTS_AT_A_TIME), mask.split(TEXTS_AT_A_TIME), strict=True)
-        return torch.cat([self.model.itm_scores(image_embeds.expand(len(i), -1, -1), i, m) for i, m in parts])
+    def _tokens(self, texts: Tensor) -> tuple[Tensor, Tensor]:
+        """Ids and mask of the ranked texts with these numbers."""
+        ids, mask = self.gallery.features["input_ids"], self.gallery.features["attention_mask"]
+        return ids[texts.to(ids.device)], mask[texts.to(mask.device)]

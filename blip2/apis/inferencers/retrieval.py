@@ -9,6 +9,7 @@ from mmengine.config import Config
 from mmengine.model import BaseModel
 from torch import Tensor
 
+from blip2.models.retrieval_scoring import BEHIND
 from blip2.structures import DataSample
 from blip2.utils.errors import LeftOutWarning
 
@@ -230,6 +231,6 @@ def rerank(similarity: Tensor, topk: int, match: Callable[[int, Tensor], Tensor]
     scores = similarity.float().clone()
     count = min(topk, scores.shape[1])
     for row, (values, indices) in enumerate(zip(*similarity.float().topk(count), strict=True)):
-        scores[row] -= 100.0  # as in mmpretrain: lower than any sum
+        scores[row] -= BEHIND
         scores[row, indices] = values + match(row, indices).float()
     return scores

@@ -9,11 +9,13 @@ from torch import Tensor
 
 from blip2.registry import INFERENCERS
 from blip2.structures import DataSample
+from blip2.utils.pictures import is_url
 
 from .base import Prediction
+from .download import read_url
 from .drawing import Drawing
 from .fingerprints import digest_of_bytes, digest_of_file
-from .gallery import Batch, Gallery, Prototype, digests_of_pictures, is_local, pictures_of
+from .gallery import Batch, Gallery, Prototype, digests_of_pictures, pictures_of
 from .inputs import ImageInput, describe, inputs_to_list
 from .placement import autocast
 from .retrieval import RetrievalInferencer, checked_topk, rerank
@@ -116,7 +118,7 @@ class TextToImageRetrievalInferencer(RetrievalInferencer):
 
     def _prepare(self, prototype: Prototype, recursive: bool, place: str | Path | bool | None) -> Gallery:
         self._items, gallery = pictures_of(prototype, recursive)
-        digests, gallery.failures = digests_of_pictures(self._items, self._digest, self.prepare_num_workers)
+        digests, gallery.failures = digests_of_pictures(len(gallery), self._digest, self.prepare_num_workers)
 
         def compute(missing: list[int]) -> Iterator[Batch]:
             items = [self._items[index] for index in missing]
@@ -127,7 +129,7 @@ class TextToImageRetrievalInferencer(RetrievalInferencer):
                 if batch:
                     features = self.encode_pictures(batch)
                     for item in read:  # a file may have changed since it was looked at first
-                        digests[item] = self._digest(self._items[item])
+                        digests[item] = self._digest(item)
                     yield self.finite(gallery, read, [str(digests[item]) for item in read], features)
                 done += len(indices) + len(errors)
                 self._progress(done, len(missing))
@@ -135,9 +137,15 @@ class TextToImageRetrievalInferencer(RetrievalInferencer):
         self.fill(gallery, digests, compute, place)
         return gallery
 
-    def _digest(self, item: ImageInput) -> str:
-        if is_local(item):
-            return digest_of_file(item)  # type: ignore[arg-type]
+    def _digest(self, index: int) -> str:
+        """Of the content of a picture of the prototype; what an address holds is fetched once and kept."""
+        item = self._items[index]
+        if isinstance(item, str) and is_url(item):
+            item = self._items[index] = read_url(item)
+        if isinstance(item, str | Path):
+            return digest_of_file(item)
+        if isinstance(item, bytes | bytearray | memoryview):
+            return digest_of_bytes(bytes(item))
         pixels = self.pipeline.load(item)
         return digest_of_bytes(repr(pixels.shape).encode() + pixels.tobytes())
 
