@@ -205,15 +205,12 @@ class Blip2Retrieval(Blip2Base):
         scores = self.itc_scores(image_feat, text_feat)
         if self.fast_match:
             return scores, scores.T
-        image_embeds, ids, mask = (
-            image_features["image_embeds"],
-            text_features["input_ids"],
-            text_features["attention_mask"],
-        )
+        image_embeds = image_features["image_embeds"]
+        ids, mask = text_features["input_ids"], text_features["attention_mask"]
         refuse_not_finite(pictures=image_embeds)
-        for count, what in ((len(text_feat), "texts"), (len(image_feat), "pictures")):
-            if self.topk > count:
-                self._tell(f"topk={self.topk} is more than the {count} {what} there are: all are matched")
+        if self.topk > min(len(image_feat), len(text_feat)):
+            there = f"{len(image_feat)} pictures, {len(text_feat)} texts"
+            self._tell(f"topk={self.topk} is more than there is to be ranked ({there}): all of it is matched")
 
         def match(picture: int, texts: Tensor) -> Tensor:
             embeds = image_embeds[picture : picture + 1].to(ids.device)

@@ -189,10 +189,10 @@ def vqa_model(caption_config: Callable[..., dict[str, Any]], word_folder: Path) 
 
 
 @pytest.fixture
-def retrieval_model(caption_config: Callable[..., dict[str, Any]], word_folder: Path) -> Callable[..., Any]:
-    """Builds a tiny `Blip2Retrieval`; arguments replace or add to the entries of its config."""
+def retrieval_config(caption_config: Callable[..., dict[str, Any]], word_folder: Path) -> Callable[..., dict[str, Any]]:
+    """Makes the config of a tiny `Blip2Retrieval`; arguments replace or add to its entries."""
 
-    def build(**changes: Any) -> Any:
+    def build(**changes: Any) -> dict[str, Any]:
         parts = caption_config()
         config = {
             "type": "Blip2Retrieval",
@@ -203,9 +203,15 @@ def retrieval_model(caption_config: Callable[..., dict[str, Any]], word_folder: 
             "text_neck": {"type": "LinearClsHead", "in_channels": 32, "num_classes": 16},
             "multimodal_head": {"type": "ITMHead", "hidden_size": 32, "with_pooler": False},
         }
-        return MODELS.build({**config, **changes})
+        return {**config, **changes}
 
     return build
+
+
+@pytest.fixture
+def retrieval_model(retrieval_config: Callable[..., dict[str, Any]]) -> Callable[..., Any]:
+    """Builds a tiny `Blip2Retrieval` from `retrieval_config`."""
+    return lambda **changes: MODELS.build(retrieval_config(**changes))
 
 
 @pytest.fixture
