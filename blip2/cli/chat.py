@@ -54,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The options of ``blip2 chat``."""
     parser = argparse.ArgumentParser(
         prog="blip2 chat",
-        description="Talk about a picture: the model is told the earlier questions and answers with each new question.",
+        description="Talk about a picture: with each new question the model is told the earlier ones and its answers.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from mmcv.transforms import Compose
 from mmengine.config import Config
 from mmengine.dataset.utils import pseudo_collate
@@ -12,16 +13,18 @@ from mmengine.model import BaseModel
 from PIL import Image
 
 import blip2
-from blip2.apis import inference_model
+from blip2.apis import clear_cache, get_model, inference_model
 from blip2.apis.inferencers import (
     BadInputsError,
     ImageCaptionInferencer,
     VisualQuestionAnsweringInferencer,
     inferencer_for,
 )
+from blip2.checkpoints import save_checkpoint
 from blip2.registry import TRANSFORMS
 from blip2.structures import DataSample
 
+DATA = Path(__file__).parents[1] / "data"
 QUESTIONS = ["What is left of the circle?", "Red?", "How many blue squares are there?", "Is it a dog?", "Where?"]
 READ = ["what is left of the circle", "red", "how many blue squares are there", "is it a dog", "where"]
 
@@ -121,6 +124,7 @@ def test_bad_questions_are_named_before_any_work(
 def test_question_beyond_the_models_positions_is_named(inferencer, pictures) -> None:
     with pytest.raises(ValueError, match=r"'Q: is it wide wide wide .* exceed the 96 positions"):
         inferencer(pictures[0], "Is it" + " wide" * 50)
+    assert len(inferencer(pictures[0], "Is it" + " wide" * 3)) == 1, "the next call is a call like any other"
 
 
 def test_candidates_are_ranked_by_their_likelihood_after_the_prompt(inferencer, pictures) -> None:
@@ -247,6 +251,26 @@ def test_inference_model_finds_the_inferencer_by_the_model_and_by_its_config(con
     assert inference_model(config, pictures[0], "Red?", pretrained=False)["question"] == "Red?"
     with pytest.raises(TypeError, match="questions"):
         inference_model(model, pictures[0])
+
+
+def test_inference_model_picks_the_inferencer_by_the_task_of_a_name(tmp_path, monkeypatch) -> None:
+    folder = tmp_path / "configs" / "toy"
+    folder.mkdir(parents=True)
+    monkeypatch.syspath_prepend(str(DATA))
+    (folder / "toy_vqa.py").write_text((DATA / "toy_answerer_config.py").read_text())
+    save_checkpoint(get_model(folder / "toy_vqa.py"), folder / "toy.safetensors")
+    entry = {"Name": "toy_vqa", "In Collection": "Toy", "Config": "configs/toy/toy_vqa.py"}
+    entry["Weights"] = "configs/toy/toy.safetensors"
+    entry["Results"] = [{"Task": "Visual Question Answering", "Dataset": "A", "Metrics": {"acc": 1.0}}]
+    (folder / "metafile.yml").write_text(yaml.safe_dump({"Collections": [{"Name": "Toy"}], "Models": [entry]}))
+    for module in ("blip2.utils.resources", "blip2.apis.metafile", "blip2.apis.config"):
+        monkeypatch.setattr(f"{module}.resources_root", lambda: tmp_path)
+    red = np.full((4, 4, 3), (0, 0, 255), np.uint8)
+    assert inference_model("toy_vqa", red, "how red?", device="cpu")["pred_answer"] == "255 4"
+    results = inference_model("toy_vqa", red, ["red?", "how red?"], device="cpu")
+    assert answers(results) == ["255 3", "255 4"]
+    assert VisualQuestionAnsweringInferencer.list_models() == ["toy_vqa"]
+    clear_cache()
 
 
 def test_inferencer_is_found_by_task_name_and_class(model) -> None:

@@ -116,8 +116,9 @@ def test_help_imports_nothing_heavy() -> None:
     assert heavy_modules_after("from blip2.cli.main import main; main(['--help'])") == set()
 
 
-def test_help_of_captioning_imports_no_torch() -> None:
-    assert "torch" not in heavy_modules_after("from blip2.cli.main import main; main(['caption', '--help'])")
+@pytest.mark.parametrize("command", ["caption", "vqa", "chat"])
+def test_help_of_a_command_imports_no_torch(command: str) -> None:
+    assert "torch" not in heavy_modules_after(f"from blip2.cli.main import main; main([{command!r}, '--help'])")
 
 
 def test_import_of_the_package_is_light() -> None:

@@ -81,7 +81,8 @@ class LazyTokenizer:
 
     def encode(self, texts: Sequence[str], add_special_tokens: bool = True) -> list[list[int]]:
         """Token ids of each text, not padded; special tokens as the tokenizer's own files say (OPT: ``</s>`` first)."""
-        return self.backend(list(texts), add_special_tokens=add_special_tokens).input_ids
+        # Not verbose: the models check lengths, and transformers would warn of every text beyond the tokenizer's limit.
+        return self.backend(list(texts), add_special_tokens=add_special_tokens, verbose=False).input_ids
 
     def decode(self, sequences: Sequence[Sequence[int]] | Tensor) -> list[str]:
         """The texts of token ids, special tokens left out."""
