@@ -45,8 +45,8 @@ def build_parser() -> argparse.ArgumentParser:
     """The options of ``blip2 vqa``."""
     parser = argparse.ArgumentParser(
         prog="blip2 vqa",
-        description="Answer questions about a picture. By default the answer alone is written; a line 'question answer'\n"
-        "for each of several questions; and 'path: ' before it where there are several pictures.",
+        description="Answer questions about a picture. By default the answer alone is written; for several questions\n"
+        "a line 'question answer' each; for several pictures with 'path: ' before it.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
