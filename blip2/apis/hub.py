@@ -132,6 +132,8 @@ def inference_model(model: str | Path | Config | nn.Module, *args: Any, **kwargs
     kind = inferencer_for(_task_source(model), args[0])
     build_names = set(inspect.signature(kind).parameters) - {"model", "kwargs"}
     build = {name: kwargs.pop(name) for name in list(kwargs) if name in build_names}
+    if "prototype" in build_names and "prototype" not in build:
+        raise TypeError(f"{kind.__name__} needs prototype=…: the texts or the folder of pictures to search in")
     by_name = isinstance(model, str | Path) and str(model) in model_entries() and all(map(_is_plain, build.values()))
     inferencer = _cached(str(model), kind, build) if by_name else kind(model, **build)  # type: ignore[arg-type]
     results = inferencer(*args, **kwargs)

@@ -82,9 +82,9 @@ def main(argv: list[str] | None = None) -> int:
     args = build_parser().parse_intermixed_args(argv)  # texts may stand behind options
     try:
         _check(args)
-        with told("search"):
+        with told("search"), model_errors():
             inferencer = _load_inferencer(args)
-            with writer_for(args) as writer, model_errors():
+            with writer_for(args) as writer:
                 _search(args, inferencer, writer)
     except UsageError as error:
         return refused("search", error)

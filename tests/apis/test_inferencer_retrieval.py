@@ -289,11 +289,14 @@ def test_topk_beyond_the_gallery_gives_all_and_says_so_once(recwarn) -> None:
     ]
 
 
-@pytest.mark.parametrize("topk", [0, -1, 1.5, True, "2"])
-def test_wrong_topk_is_refused(folder, topk) -> None:
+@pytest.mark.parametrize("number", [0, -1, 1.5, True, "2"])
+def test_wrong_numbers_are_refused(folder, number) -> None:
     for inferencer, query in ((i2t(TEXTS), picture("red", "red")), (t2i(folder), "red")):
-        with pytest.raises(ValueError, match="topk="):
-            inferencer(query, topk=topk)
+        for name in ("topk", "batch_size"):
+            with pytest.raises(ValueError, match=f"{name}="):
+                inferencer(query, **{name: number})
+    with pytest.raises(ValueError, match="prepare_batch_size="):
+        t2i(folder, prepare_batch_size=number)
 
 
 def test_texts_longer_than_the_model_takes_are_cut_counted_and_told_also_when_their_features_are_kept(folder) -> None:
@@ -477,6 +480,8 @@ def test_inference_model_picks_the_direction(folder, as_retriever) -> None:
     assert texts[0]["text"] == "blue blue"
     pictures = inference_model(CONFIG, "blue", prototype=str(folder), pretrained=False, topk=1)
     assert pictures[0]["sample"]["img_path"] == str(folder / "p1.png")
+    with pytest.raises(TypeError, match="TextToImageRetrievalInferencer needs prototype="):
+        inference_model(CONFIG, "blue", pretrained=False)
     several = inference_model(CONFIG, ["blue", "red"], prototype=str(folder), pretrained=False)
     assert len(several) == 2
 

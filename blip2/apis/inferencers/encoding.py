@@ -71,12 +71,14 @@ class EncodingInferencer(BaseInferencer):
 
     def encode_pictures(self, batch: list[dict[str, Any]]) -> dict[str, Tensor]:
         """The model's `image_features` of pipeline outputs."""
+        self.model.eval()
         with torch.inference_mode(), autocast(self.device, self.precision):
             images = self.model.data_preprocessor(pseudo_collate(batch), False)["images"]
             return self.model.image_features(images)
 
     def encode_texts(self, texts: Sequence[str]) -> dict[str, Tensor]:
         """The model's `text_features` of cleaned texts."""
+        self.model.eval()
         with torch.inference_mode(), autocast(self.device, self.precision):
             return self.model.text_features(list(texts))
 
@@ -93,3 +95,14 @@ class EncodingInferencer(BaseInferencer):
                 f"{num_cut} of {count} texts are longer than the {self.model.max_txt_len} tokens that the model takes "
                 "(max_txt_len), and cut"
             )
+
+
+def whole_number(name: str, value: Any) -> int:
+    """`value`, checked to be a whole number of 1 or more.
+
+    Raises:
+        ValueError: it is something else; says so of `name`.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(f"{name}={value!r}: wanted a whole number, 1 or more")
+    return value

@@ -14,7 +14,7 @@ from blip2.utils.errors import MissingImageError
 from blip2.utils.suggest import did_you_mean
 
 from .base import OnError, one_each
-from .encoding import TEXTS_AT_A_TIME, EncodingInferencer
+from .encoding import TEXTS_AT_A_TIME, EncodingInferencer, whole_number
 from .inputs import BadInputsError, ImageInput, describe, inputs_to_list, missing_files
 from .placement import autocast
 
@@ -77,6 +77,7 @@ class FeatureExtractor(EncodingInferencer):
                 picture that cannot be read, an empty text, numbers of pictures and texts that do not go together.
         """
         self._check_options(batch_size, pool, on_error)
+        self.model.eval()
         if inputs is None:
             if texts is None:
                 raise TypeError("FeatureExtractor needs pictures (inputs), texts, or both")
@@ -186,8 +187,7 @@ class FeatureExtractor(EncodingInferencer):
 
     @staticmethod
     def _check_options(batch_size: int, pool: str | None, on_error: str) -> None:
-        if not isinstance(batch_size, int) or isinstance(batch_size, bool) or batch_size < 1:
-            raise ValueError(f"batch_size={batch_size!r}: wanted a whole number, 1 or more")
+        whole_number("batch_size", batch_size)
         if pool is not None and pool not in get_args(Pool):
             raise ValueError(f"pool={pool!r} is none of None, 'mean', 'first'")
         if on_error not in get_args(OnError):

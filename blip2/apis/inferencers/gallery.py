@@ -63,6 +63,7 @@ class Gallery:
         failures: items without features, and why.
         ranked: the numbers of the items that have features.
         features: tensors with a row for each of `ranked`.
+        digests: of the contents of `ranked`.
         num_cut: texts longer than the model takes.
     """
 
@@ -72,8 +73,8 @@ class Gallery:
     failures: dict[int, Exception] = field(default_factory=dict)
     ranked: list[int] = field(default_factory=list)
     features: dict[str, Tensor] = field(default_factory=dict)
+    digests: tuple[str, ...] = ()
     num_cut: int = 0
-    rows: Rows | None = None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -88,7 +89,7 @@ class Gallery:
             self.features = {name: tensor.index_select(0, index) for name, tensor in rows.tensors.items()}
         else:
             self.features = dict(rows.tensors)
-        self.rows = rows
+        self.digests = tuple(rows.digests[row] for row in chosen)
 
     def spread(self, scores: Tensor) -> Tensor:
         """Scores of the ranked items, B×R, to scores of all items, B×M; minus infinity for those without features."""

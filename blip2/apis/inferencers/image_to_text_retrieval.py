@@ -12,12 +12,12 @@ from blip2.registry import INFERENCERS
 from blip2.structures import DataSample
 
 from .drawing import Drawing
-from .encoding import TEXTS_AT_A_TIME
+from .encoding import TEXTS_AT_A_TIME, whole_number
 from .fingerprints import digest_of_ids
 from .gallery import Batch, Gallery, Prototype, texts_of
 from .inputs import ImageInput, inputs_to_list
 from .placement import autocast
-from .retrieval import RetrievalInferencer, checked_topk, rerank
+from .retrieval import RetrievalInferencer, rerank
 from .retrieval_drawing import MatchedTexts
 
 
@@ -74,7 +74,7 @@ class ImageToTextRetrievalInferencer(RetrievalInferencer):
 
     def forward(self, batch: list[dict[str, Any]], **kwargs: Any) -> list[DataSample]:
         """One batch of the pipeline's outputs; each data sample also holds its ``topk`` ``matches``."""
-        topk = checked_topk(kwargs.get("topk", 1))
+        topk = whole_number("topk", kwargs.get("topk", 1))
         with torch.inference_mode(), autocast(self.device, self.precision):
             data = self.model.data_preprocessor(pseudo_collate(batch), False)
             scores = self.rank_texts(self.model.image_features(data["images"]))

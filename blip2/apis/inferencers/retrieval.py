@@ -13,8 +13,8 @@ from blip2.models.retrieval_scoring import BEHIND
 from blip2.structures import DataSample
 from blip2.utils.errors import LeftOutWarning
 
-from .encoding import EncodingInferencer
-from .feature_cache import FeatureCache, FeatureCacheError, cache_path
+from .encoding import EncodingInferencer, whole_number
+from .feature_cache import FeatureCache, FeatureCacheError, Rows, cache_path
 from .fingerprints import digest_of_model
 from .gallery import Batch, Gallery, GalleryError, Prototype, features_of, finite_rows, list_name
 
@@ -77,7 +77,7 @@ class RetrievalInferencer(EncodingInferencer):
         if not hasattr(self.model, "itc_scores"):
             raise TypeError(f"{type(self.model).__name__} cannot compare pictures with texts; wanted a Blip2Retrieval")
         self.fast_match = fast_match
-        self.prepare_batch_size = prepare_batch_size
+        self.prepare_batch_size = whole_number("prepare_batch_size", prepare_batch_size)
         self.prepare_num_workers = prepare_num_workers
         self._progress = progress or (lambda done, total: None)
         self._on_bad_item = on_bad_item
@@ -149,9 +149,9 @@ class RetrievalInferencer(EncodingInferencer):
 
     def save_prototype(self, path: str | Path) -> None:
         """Writes the gallery's features to `path`, where `prototype_cache` finds them."""
-        if self.gallery.rows is not None:
-            digest = self._model_digest or digest_of_model(self.model, self.config, self.precision)
-            FeatureCache(Path(path), digest, self.kept).write(self.gallery.rows)
+        digest = self._model_digest or digest_of_model(self.model, self.config, self.precision)
+        rows = Rows(self.gallery.digests, {name: self.gallery.features[name] for name in self.kept})
+        FeatureCache(Path(path), digest, self.kept).write(rows)
 
     def _check_gallery(self) -> None:
         gallery = self.gallery
@@ -207,17 +207,6 @@ class RetrievalInferencer(EncodingInferencer):
     def result_of(self, index: int) -> dict[str, Any]:
         """What a match says of the item besides its score and number."""
         raise NotImplementedError
-
-
-def checked_topk(topk: Any) -> int:
-    """`topk`, a whole number of 1 or more.
-
-    Raises:
-        ValueError: it is something else.
-    """
-    if not isinstance(topk, int) or isinstance(topk, bool) or topk < 1:
-        raise ValueError(f"topk={topk!r}: wanted a whole number, 1 or more")
-    return topk
 
 
 def rerank(similarity: Tensor, topk: int, match: Callable[[int, Tensor], Tensor]) -> Tensor:

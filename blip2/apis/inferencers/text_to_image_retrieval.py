@@ -1,6 +1,7 @@
 """Which of many pictures fit a text, or resemble a picture."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,11 +15,12 @@ from blip2.utils.pictures import is_url
 from .base import Prediction
 from .download import read_url
 from .drawing import Drawing
+from .encoding import whole_number
 from .fingerprints import digest_of_bytes, digest_of_file
 from .gallery import Batch, Gallery, Prototype, digests_of_pictures, pictures_of
 from .inputs import ImageInput, describe, inputs_to_list
 from .placement import autocast
-from .retrieval import RetrievalInferencer, checked_topk, rerank
+from .retrieval import RetrievalInferencer, rerank
 from .retrieval_drawing import MatchedPictures
 
 
@@ -70,10 +72,11 @@ class TextToImageRetrievalInferencer(RetrievalInferencer):
         self, inputs: str | Sequence[str], batch_size: int = 1, **kwargs: Any
     ) -> Iterator[Prediction]:
         """Like a call, but hands out predictions batch by batch; arguments are checked at the first step."""
+        whole_number("batch_size", batch_size)
         texts = [inputs] if isinstance(inputs, str) else list(inputs)
         cleaned = self.clean(texts, "inputs")
         _, forward, visualize = self.dispatch(kwargs)
-        topk = checked_topk(forward.get("topk", 1))
+        topk = whole_number("topk", forward.get("topk", 1))
         *_, num_cut = self.model.tokenize(cleaned)
         self.tell_of_cut(num_cut, len(cleaned))
         for start in range(0, len(texts), batch_size):
@@ -93,7 +96,7 @@ class TextToImageRetrievalInferencer(RetrievalInferencer):
         1, and 1 for the same picture). The matching head compares pictures with texts only, so `fast_match` makes no
         difference.
         """
-        topk = checked_topk(topk)
+        topk = whole_number("topk", topk)
         self.dispatch(visualize)
         items = inputs_to_list(images)
         results = []
@@ -128,8 +131,10 @@ class TextToImageRetrievalInferencer(RetrievalInferencer):
                 read = [missing[index] for index in indices]
                 if batch:
                     features = self.encode_pictures(batch)
-                    for item in read:  # a file may have changed since it was looked at first
-                        digests[item] = self._digest(item)
+                    for item in read:
+                        if isinstance(self._items[item], str | Path):
+                            with suppress(OSError):  # gone, after it was read
+                                digests[item] = self._digest(item)  # it may have changed since it was looked at
                     yield self.finite(gallery, read, [str(digests[item]) for item in read], features)
                 done += len(indices) + len(errors)
                 self._progress(done, len(missing))
