@@ -100,11 +100,11 @@ def guarded(name: str, command: Callable[[], int]) -> int:
     from blip2.checkpoints import CheckpointError
     from blip2.engine.errors import OptionError
     from blip2.engine.loops import BadImagesError
-    from blip2.utils.errors import AnnotationError, ImageError, JavaNotFoundError
+    from blip2.utils.errors import AnnotationError, ImageError, JavaNotFoundError, MissingPackageError
 
     mistakes = (
         *(ConfigError, MetafileError, CheckpointError, AnnotationError, ImageError, JavaNotFoundError),
-        *(FileNotFoundError, NotADirectoryError, PermissionError, OptionError, FloatingPointError),
+        *(FileNotFoundError, NotADirectoryError, PermissionError, OptionError, FloatingPointError, MissingPackageError),
     )
     try:
         return command()

@@ -51,5 +51,9 @@ class MissingAnnotationError(AnnotationError, FileNotFoundError):
     __str__ = ValueError.__str__
 
 
+class MissingPackageError(ModuleNotFoundError):
+    """A package that only some uses need, and that is not installed."""
+
+
 class JavaNotFoundError(RuntimeError):
     """No Java runtime that works, which the caption scores (tokenizer and METEOR) need."""

@@ -3,6 +3,14 @@
 from .answer import draw_answers
 from .caption import CaptionStyle, draw_caption
 from .contact_sheet import draw_contact_sheet
+from .tensorboard import TensorboardVisBackend
 from .visualizer import UniversalVisualizer
 
-__all__ = ["CaptionStyle", "UniversalVisualizer", "draw_answers", "draw_caption", "draw_contact_sheet"]
+__all__ = [
+    "CaptionStyle",
+    "TensorboardVisBackend",
+    "UniversalVisualizer",
+    "draw_answers",
+    "draw_caption",
+    "draw_contact_sheet",
+]

@@ -18,7 +18,12 @@ PIXELS = 28  # 2 × 2 patches of the recipes' own size
 WIDTH, LAYERS, WORDS = 32, 2, 1200
 PICTURES = 6
 SIZES = {"hidden_size": WIDTH, "num_hidden_layers": LAYERS, "num_attention_heads": 4}
-TEXTS = ["a red square above a blue circle", "there is a green star", "two dogs, one of them small", "a street at night"]
+TEXTS = [
+    "a red square above a blue circle",
+    "there is a green star",
+    "two dogs, one of them small",
+    "a street at night",
+]
 
 
 def reduced(name: str, work_dir: Path, **changes: Any) -> Config:

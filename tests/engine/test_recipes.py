@@ -1,11 +1,14 @@
 """The full-size recipes take a step on random data at reduced depth; stages start from one another; the best is kept."""
 
 import math
+import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from mmengine.hooks import CheckpointHook as MMCheckpointHook
+from mmengine.hooks import Hook
 from mmengine.optim import OptimWrapper
 from mmengine.registry import PARAM_SCHEDULERS, DefaultScope
 from reduced_recipes import LAYERS, SIZES, WIDTH, WORDS, reduced, snapshots, weights, write_data
@@ -17,7 +20,7 @@ from transformers import OPTForCausalLM as PeerOPT
 from blip2.apis.config import load_config
 from blip2.apis.runner import build_runner
 from blip2.checkpoints import CheckpointError
-from blip2.registry import MODELS
+from blip2.registry import HOOKS, MODELS
 
 STAGE1 = "blip2/blip2_pretrain-stage1_16xb105.py"
 STAGE2 = "blip2/blip2-opt2.7b_pretrain-stage2_16xb120.py"
@@ -226,6 +229,48 @@ def test_a_picture_of_the_web_that_is_gone_is_left_out(recipe):
     assert sorted(Path(path).parent.name for path in runner.train_loop.bad_images) == [
         *("cc12m", "cc3m", "laion400m", "sbu")
     ]
+
+
+# ----- interruptions -----
+
+
+@HOOKS.register_module(force=True)
+class InterruptRecipe(Hook):
+    priority = "LOWEST"
+
+    def __init__(self, after):
+        self.after = after
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if runner.iter + 1 == self.after:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("accumulative_counts", [1, 2])
+def test_stage_1_resumed_in_the_middle_of_an_epoch_ends_with_the_same_weights(recipe, accumulative_counts):
+    """Captions, crops, dropout and hard negatives are drawn from generators whose state the checkpoint holds."""
+    changes = {
+        "train_cfg.max_iters": 9,  # epochs of 5 batches
+        "default_hooks.checkpoint.interval": 3,
+        "optim_wrapper.accumulative_counts": accumulative_counts,
+        "optim_wrapper.optimizer.lr": 1e-2,
+        "param_scheduler.1.begin": 2,
+        "param_scheduler.1.end": 9,
+        "param_scheduler.0.end": 2,
+    }
+    whole = train(recipe(STAGE1, "whole", **changes))
+    broken = recipe(STAGE1, "parts", custom_hooks=[{"type": "InterruptRecipe", "after": 8}], **changes)
+    with pytest.raises(KeyboardInterrupt):
+        train(broken)
+    random.seed(99)  # what another process would bring along
+    np.random.seed(99)
+    torch.manual_seed(99)
+    resumed = train(recipe(STAGE1, "parts", **changes), resume=f"{broken.work_dir}/iter_3.pth")
+    assert resumed.iter == 9
+    for key, value in resumed.model.state_dict().items():
+        assert torch.equal(value, whole.model.state_dict()[key]), key
+    another = train(recipe(STAGE1, "another", randomness={"seed": 1}, **changes))
+    assert not torch.equal(another.model.query_tokens, whole.model.query_tokens)  # what is drawn does count
 
 
 # ----- the best checkpoint -----
