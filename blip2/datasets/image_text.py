@@ -33,7 +33,7 @@ class ImageTextDataset(CaptionDataset):
         id_key: str = "image_id",
         **arguments: Any,
     ) -> None:
-        self.keys = {"image_key": image_key, "caption_key": caption_key, "id_key": id_key}
+        self.keys: dict[str, Any] = {"image_key": image_key, "caption_key": caption_key, "id_key": id_key}
         super().__init__(ann_file, **arguments)
 
     def read_entries(self) -> list[CaptionEntry]:
