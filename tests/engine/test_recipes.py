@@ -1,4 +1,4 @@
-"""The full-size recipes take a step on random data at reduced depth; stages start from one another; the best is kept."""
+"""The full-size recipes take a step on random data at reduced depth, resume, keep the best, and follow one another."""
 
 import math
 import random
@@ -368,7 +368,7 @@ def test_parts_that_do_not_fit_are_an_error_unless_they_may_stay_unused(recipe, 
     with pytest.raises(CheckpointError, match=r"vision_neck is a LinearClsHead, which has no published weights"):
         train(cfg)
     cfg.custom_hooks = [{"type": "LoadParts", "pretrained": {"text_backbone": "facebook/opt-2.7b"}}]
-    with pytest.raises(CheckpointError, match="text_backbone from 'facebook/opt-2.7b'.*network is switched off"):
+    with pytest.raises(CheckpointError, match=r"text_backbone from 'facebook/opt-2\.7b'.*network is switched off"):
         train(cfg)
     cfg.custom_hooks = [{**hook, "allow_unused": ["multimodal_backbon"]}]
     with pytest.raises(ValueError, match="Did you mean 'multimodal_backbone'"):
