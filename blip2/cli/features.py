@@ -30,7 +30,7 @@ _TEXTS_A_CALL = 256
 
 _EXAMPLES = """\
 examples:
-  blip2 features demo --out demo.npz                                  # what is compared with texts: 8 rows a picture
+  blip2 features demo --out demo.npz                                  # what is compared with texts: 16 rows a picture
   blip2 features demo --stage qformer --pool mean --normalize --out demo.safetensors
   blip2 features --text "a red square" --text "a ring" --out texts.npz
   blip2 features --texts-file captions.txt --stage qformer --out texts.npz    # a row a token, and a mask

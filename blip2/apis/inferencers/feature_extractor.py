@@ -35,9 +35,9 @@ class FeatureExtractor(EncodingInferencer):
         >>> from blip2 import FeatureExtractor
         >>> extractor = FeatureExtractor("blip2-tiny_shapes-retrieval")
         >>> extractor("demo/scene_1.png")[0].shape  # for comparing: a row a query, each of length 1  # doctest: +SKIP
-        torch.Size([8, 64])
+        torch.Size([16, 96])
         >>> extractor(texts=["a red circle"])[0].shape  # to be compared with the rows above  # doctest: +SKIP
-        torch.Size([64])
+        torch.Size([96])
         >>> extractor("demo/scene_1.png", stage="qformer", pool="mean", normalize=True)  # doctest: +SKIP
         >>> extractor("demo/scene_1.png", texts="a red circle")  # the queries, having read the text  # doctest: +SKIP
     """
