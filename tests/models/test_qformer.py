@@ -323,6 +323,49 @@ def test_keywords_override_the_named_style():
     assert Qformer(SIZES).config.layer_norm_eps == 1e-12
 
 
+@pytest.mark.parametrize("mask", [None, (2, 11), (2, 11, 11)], ids=["no mask", "of keys", "of pairs"])
+@pytest.mark.parametrize("count", [1, QUERIES, 8])
+def test_the_first_outputs_alone_are_those_of_all(mask, count):
+    queries, features, ids = inputs()
+    model = qformer(with_text=True)
+    if mask is not None:
+        mask = torch.ones(mask).tril() if len(mask) == 3 else torch.tensor([[1] * 11, [1] * 9 + [0] * 2])
+    everything = model(queries, features, mask, ids)
+    assert_close(model(queries, features, mask, ids, num_outputs=count), everything[:, :count])
+
+
+def test_rows_of_one_picture_share_it():
+    queries, features, ids = inputs(4)
+    model = qformer(with_text=True)
+    seen = torch.tensor([[1] * 7, [1] * 4 + [0] * 3])
+    expected = model(queries, features[:2].repeat_interleave(2, 0), None, ids, seen.repeat_interleave(2, 0))
+    assert_close(model(queries, features[:2], None, ids, seen), expected, atol=1e-5, rtol=1e-5)
+    keys_values = model.project_encoder(features[:2])
+    found = model(queries, input_ids=ids, encoder_attention_mask=seen, encoder_keys_values=keys_values)
+    assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    for pictures in (
+        {"encoder_hidden_states": features[:3]},
+        {"encoder_keys_values": model.project_encoder(features[:3])},
+    ):
+        with pytest.raises(ValueError, match="4 rows of queries cannot be shared out among 3 pictures"):
+            model(queries, **pictures)
+
+
+def test_a_text_goes_on_after_tokens_whose_keys_and_values_were_kept():
+    queries, features, ids = inputs()
+    model = qformer(with_text=True)
+    kept = []
+    before = model(queries, features, kept_keys_values=kept)
+    mask = torch.ones(QUERIES + 6, QUERIES + 6).tril()
+    mask[:QUERIES, :QUERIES] = 1
+    joint = model(queries, features, mask[None], ids)
+    after = model(input_ids=ids, attention_mask=mask[None, QUERIES:], past_keys_values=kept)
+    assert len(kept) == 3
+    assert_close(torch.cat((before, after), 1), joint, atol=1e-5, rtol=1e-5)
+    with pytest.raises(ValueError, match=r"\(1, 6, 6\) does not cover .* 6 tokens of text after 5 earlier tokens"):
+        model(input_ids=ids, attention_mask=mask[None, QUERIES:, QUERIES:], past_keys_values=kept)
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -135,13 +135,13 @@ class Qformer(BaseModule):
 
         Args:
             query_embeds: B×Q×D, or None for text alone.
-            encoder_hidden_states: the picture's features B×N×Dv, which queries attend to.
+            encoder_hidden_states: the picture's features B×N×Dv, which queries attend to. There may be fewer pictures
+                than rows: with R rows of B pictures, each picture is that of R/B consecutive rows.
             attention_mask: 1 or true where self-attention may look: B×(Q+T) for padding, or B×(Q+T)×(Q+T) with a row
                 for each token that looks. None: everywhere.
             input_ids: token ids B×T of a text.
             encoder_attention_mask: which of the picture's features may be seen, B×N.
-            encoder_keys_values: in place of `encoder_hidden_states`, what `project_encoder` made of them. There may be
-                fewer pictures than rows: with R rows of B pictures, each picture is that of R/B consecutive rows.
+            encoder_keys_values: in place of `encoder_hidden_states`, what `project_encoder` made of them.
             past_keys_values: each layer's self-attention keys and values of P tokens that come before these, as an
                 earlier call kept them; `attention_mask` then covers P + Q + T tokens to be looked at.
             kept_keys_values: an empty list, to which each layer's self-attention keys and values of these tokens are
@@ -205,6 +205,11 @@ class Qformer(BaseModule):
             raise ValueError(
                 "This Q-Former has no cross-attention (add_cross_attention=False) but was given a picture."
             )
+        if query_embeds is not None and pictures is not None:
+            layers = [layer for layer in encoder_keys_values or () if layer is not None]
+            count = len(layers[0][0]) if layers else len(pictures)
+            if not count or len(query_embeds) % count:
+                raise ValueError(f"{len(query_embeds)} rows of queries cannot be shared out among {count} pictures.")
 
     def _to_own_dtype(self, x: Tensor) -> Tensor:
         # The vision backbone may run at a lower precision than the Q-Former. Autocast sees to it by itself.
