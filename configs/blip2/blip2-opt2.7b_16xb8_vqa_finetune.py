@@ -45,7 +45,6 @@ test_dataloader = dict(dataset=dict(pipeline=test_pipeline))
 optim_wrapper = dict(paramwise_cfg=dict(layer_decay_rate=0.95))
 default_hooks = dict(checkpoint=dict(save_best="VQA/acc"))
 auto_scale_lr = dict(enable=False, base_batch_size=128)
-find_unused_parameters = True  # what the question's tokens have become behind the last layer is not read
 
 # Stage 2, and the Q-Former's text branch, which it does not have, from stage 1.
 custom_hooks = [

@@ -167,7 +167,7 @@ def test_one_step_moves_what_is_to_be_trained_and_nothing_else(recipe, name):
     still = {key for key, parameter in before.items() if torch.equal(parameter, after[key])}
     for key, _ in runner.model.named_parameters():
         assert key.startswith(frozen) <= (key in still), f"{key} is frozen and moved"
-        # A bias of keys adds the same to all scores of a query. In the last layer nobody reads the text of VQA.
+        # A bias of keys adds the same to all scores of a query. What VQA's text becomes in the last layer nobody reads.
         unread = VQA in (name, name.replace("_test-dev", "")) and f"layer.{LAYERS - 1}." in key
         if not key.startswith(frozen) and not key.endswith("self.key.bias") and not unread:
             assert key not in still, f"{key} has not moved"
