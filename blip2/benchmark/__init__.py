@@ -1,1 +1,1 @@
-"""What ``blip2 benchmark`` runs: captioning timed stage by stage, beside the same work in another library."""
+"""What ``blip2 benchmark`` runs: a task timed stage by stage, beside the same work done another way."""

@@ -1,137 +1,147 @@
-"""What is timed of a captioner, and this package's own."""
+"""What is timed of models that write, and this package's own captioner."""
 
-import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic
 
 import torch
 from mmengine.config import Config
-from mmengine.dataset.utils import pseudo_collate
 from torch import Tensor
 
-from blip2.apis.inferencers.pipeline import Pipeline
-from blip2.apis.inferencers.placement import autocast, store_weights_in
 from blip2.models.blip2_caption import Blip2Caption
-from blip2.models.language.generation import DecodingState, LanguageModel, generate
+from blip2.models.blip2_generative import Blip2Generative, GenerationOptions, Options
+from blip2.models.language.generation import DecodingState, LanguageModel
 
+from .answers import TokenIds
+from .contender import Steps, seconds, timed
+from .own import OwnModel
 from .work import Work
 
 
-class Captioner(Protocol):
+class Captioner(ABC):
     """One library's way from picture files to token ids, whole and in stages.
 
-    Letters: B pictures, N patches and class token, Q queries, T new tokens, D width.
+    Letters: B pictures, N patches and class token, Q queries, R answers, T new tokens, D width.
+
+    Attributes:
+        sharing: how many answers share a picture that is encoded once.
     """
 
     name: str
     device: torch.device
+    sharing = 1
 
+    @abstractmethod
     def decode(self, files: Sequence[Path]) -> Tensor:
         """Picture files to B×3×H×W, as the model takes them."""
 
+    @abstractmethod
     def vision(self, images: Tensor) -> Tensor:
         """B×3×H×W to patch features B×N×D, normalised."""
 
+    @abstractmethod
     def qformer(self, features: Tensor) -> Tensor:
         """B×N×D to what the language model is given to read, B×Q×D."""
 
+    @abstractmethod
     def generation(self, queries: Tensor) -> tuple[Tensor, float]:
-        """Token ids B×T, and the seconds that the language model's first call (the prompt's) took."""
+        """Token ids R×T, and the seconds that the language model's first call (the prompts') took."""
 
-    def caption(self, files: Sequence[Path]) -> Tensor:
-        """Picture files to token ids B×T, through the library's own front door."""
+    @abstractmethod
+    def answer(self, files: Sequence[Path]) -> TokenIds:
+        """Picture files to token ids, through the library's own front door."""
 
-    def cast(self, dtype: torch.dtype) -> None:
-        """Give all weights this dtype."""
+    def steps(self, files: Sequence[Path]) -> Steps:
+        images = self.decode(files)
+        features = self.vision(images)
+        queries = self.qformer(features)
 
-    def set_precision(self, precision: str) -> None:
-        """Compute in 'fp32', 'bf16' or 'fp16' from now on, the library's way."""
+        def generation() -> dict[str, float]:
+            (_, prefill), total = seconds(lambda: self.generation(queries), self.device)
+            return {"prefill": prefill, "decode_steps": total - prefill}
+
+        return {
+            "decode": timed("decode", lambda: self.decode(files), self.device),
+            "vision": timed("vision", lambda: self.vision(images), self.device),
+            "qformer": timed("qformer", lambda: self.qformer(features), self.device),
+            "generation": generation,
+            "pipeline": timed("pipeline", lambda: self.answer(files), self.device),
+        }
+
+    def states(self, files: Sequence[Path]) -> Iterator[tuple[str, Tensor]]:
+        """As many rows as answers, so that those that read a picture once compare with those that read it again."""
+        images = self.decode(files)
+        yield "picture decoding", images.repeat_interleave(self.sharing, 0)
+        features = self.vision(images)
+        yield "vision", features.repeat_interleave(self.sharing, 0)
+        yield "Q-Former", self.qformer(features).repeat_interleave(self.sharing, 0)
 
 
-def seconds(action: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
-    """What `action` returns, and how long it took until the device had done it."""
-    synchronize(device)
-    start = time.perf_counter()
-    result = action()
-    synchronize(device)
-    return result, time.perf_counter() - start
+class OwnWriter(OwnModel, Captioner, Generic[Options]):
+    """The stages of a `Blip2Generative`, as the inferencers run it."""
 
-
-def synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-
-
-class OwnCaptioner:
-    """`Blip2Caption`, as the inferencers run it."""
-
-    name = "blip2"
-
-    def __init__(self, model: Blip2Caption, config: Config, work: Work) -> None:
-        self.model = model
-        self.device = next(model.parameters()).device
-        self.pipeline = Pipeline(config)
+    def __init__(
+        self, model: Blip2Generative[Options], config: Config, work: Work, fields: dict[str, Any] | None = None
+    ) -> None:
+        super().__init__(model, config, fields)
+        self.writer = model
+        self.work = work
         self.options = work.options(model.options)
-        self.precision = "fp32"
 
-    def decode(self, files: Sequence[Path]) -> Tensor:
-        batch = [self.pipeline(self.pipeline.load(file)) for file in files]
-        return self.model.data_preprocessor(pseudo_collate(batch), False)["images"]
+    @abstractmethod
+    def prompts(self, count: int) -> list[str]:
+        """What the language model reads after the queries of each of `count` answers."""
 
-    def vision(self, images: Tensor) -> Tensor:
-        with self._inference():
-            return self.model.encode_image(images)
+    def sizes(self) -> dict[str, int]:
+        """Of texts; for the report."""
+        longest = max(map(len, self.writer.tokenizer.encode(self.prompts(self.work.answers))))
+        return {"prompt_tokens": longest, "vocabulary": self.writer.text_backbone.vocab_size}
 
     def qformer(self, features: Tensor) -> Tensor:
-        with self._inference():
-            return self.model.vision_neck(self.model.query_image(features))
+        with self.inference():
+            return self.writer.vision_neck(self.writer.query_image(features))
 
     def generation(self, queries: Tensor) -> tuple[Tensor, float]:
-        tokenizer, language_model = self.model.tokenizer, self.model.text_backbone
-        config = self.options.generation(tokenizer.token_id("\n"), tokenizer.pad_token_id)
-        clocked = _PrefillClock(language_model, self.device)
-        with self._inference():
-            words = language_model.get_input_embeddings()(self._prompt().expand(len(queries), -1))
-            embeds = torch.cat((queries.to(words.dtype), words), dim=1)
-            return generate(clocked, embeds, None, config).sequences, clocked.seconds
+        with self.inference(), _PrefillClock(self.writer.text_backbone, self.device) as clock:
+            queries = queries.repeat_interleave(self.sharing, 0)
+            prompts = self.writer.tokenizer.encode(self.prompts(len(queries)))
+            return self.writer.write(queries, prompts, self.options).sequences, clock.seconds
 
-    def caption(self, files: Sequence[Path]) -> Tensor:
+
+class OwnCaptioner(OwnWriter[GenerationOptions]):
+    """`Blip2Caption`."""
+
+    def __init__(self, model: Blip2Caption, config: Config, work: Work) -> None:
+        super().__init__(model, config, work)
+        self.model = model
+
+    def prompts(self, count: int) -> list[str]:
+        return [self.options.prompt.rstrip()] * count
+
+    def answer(self, files: Sequence[Path]) -> TokenIds:
         images = self.decode(files)
-        with self._inference():
-            return self.model.generate(images, self.options).sequences
-
-    def cast(self, dtype: torch.dtype) -> None:
-        self.model.to(dtype)
-
-    def set_precision(self, precision: str) -> None:
-        store_weights_in(self.model, precision)
-        self.precision = precision
-
-    def _prompt(self) -> Tensor:
-        return torch.tensor(self.model.tokenizer.encode([self.options.prompt]), device=self.device)
-
-    def _inference(self) -> ExitStack:
-        stack = ExitStack()
-        stack.enter_context(torch.inference_mode())
-        stack.enter_context(autocast(self.device, self.precision))
-        return stack
+        with self.inference():
+            return TokenIds(self.model.generate(images, self.options).sequences)
 
 
 class _PrefillClock:
-    """A language model whose `prefill` is timed."""
+    """Times a language model's `prefill` while it is open."""
 
     def __init__(self, language_model: LanguageModel, device: torch.device) -> None:
-        self.language_model = language_model
+        self.language_model: Any = language_model
         self.device = device
         self.seconds = 0.0
 
-    def prefill(
-        self, inputs_embeds: Tensor, attention_mask: Tensor | None, num_beams: int, max_new_tokens: int
-    ) -> tuple[Tensor, DecodingState]:
-        def prefill() -> tuple[Tensor, DecodingState]:
-            return self.language_model.prefill(inputs_embeds, attention_mask, num_beams, max_new_tokens)
+    def __enter__(self) -> "_PrefillClock":
+        prefill = self.language_model.prefill
 
-        result, self.seconds = seconds(prefill, self.device)
-        return result
+        def clocked(*args: Any) -> tuple[Tensor, DecodingState]:
+            result, self.seconds = seconds(lambda: prefill(*args), self.device)
+            return result
+
+        self.language_model.prefill = clocked  # the instance's, before the class's
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        del self.language_model.prefill

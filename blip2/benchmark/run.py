@@ -1,4 +1,4 @@
-"""One benchmark: build both captioners, see that they answer alike, time them, report."""
+"""One benchmark: build both contenders, see that they answer alike, time them, report."""
 
 import gc
 from collections.abc import Callable, Iterator
@@ -12,16 +12,16 @@ import torch
 from mmengine.config import Config
 
 from blip2.apis.inferencers.placement import pick_device, precision_name
-from blip2.models.blip2_caption import Blip2Caption
 
 from . import agreement as answers
 from . import machine
-from .captioner import Captioner, OwnCaptioner
-from .timing import STAGES, Spread, Times, measure, ratio, verdict
-from .transformers_peer import PeerUnavailableError, TransformersCaptioner
-from .work import Work, build_model, write_pictures
+from .contender import OURS, Contender
+from .tasks import TASKS, MakePeer, Task
+from .timing import Spread, Times, measure, ratio, verdict
+from .transformers_peer import PeerUnavailableError
+from .work import RetrievalWork, Work, build_model, write_pictures
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass
@@ -29,13 +29,17 @@ class Report:
     """What one benchmark found. `times` is empty if the answers differ, for then nothing was timed."""
 
     name: str
-    work: Work
+    work: Work | RetrievalWork
     sizes: dict[str, Any]
     machine: dict[str, Any]
     agreement: answers.Agreement | None
     times: Times
     skipped: dict[str, str]
     peer: str | None = None
+
+    @property
+    def task(self) -> Task:
+        return TASKS[self.work.task]
 
     @property
     def void(self) -> bool:
@@ -45,7 +49,7 @@ class Report:
         """How many times as fast as the peer's our stage is, round by round; None without a peer."""
         if self.peer is None or not self.times:
             return None
-        return ratio(self.times[stage][OwnCaptioner.name], self.times[stage][self.peer])
+        return ratio(self.times[stage][OURS], self.times[stage][self.peer])
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for a JSON file; seconds throughout."""
@@ -56,6 +60,7 @@ class Report:
                 stages[stage] |= {"ratio": ratios.as_dict(), "verdict": verdict(ratios)}
         return {
             "schema": SCHEMA,
+            "task": self.work.task,
             "name": self.name,
             "work": asdict(self.work),
             "sizes": self.sizes,
@@ -69,78 +74,81 @@ class Report:
 
 def benchmark(
     config: Config,
-    work: Work,
+    work: Work | RetrievalWork,
     *,
     name: str,
     repeats: int = 5,
     warmup: int = 1,
     threads: int | None = None,
     with_peer: bool = True,
+    peer: str | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Report:
-    """Time captioning with the model of `config` (random weights, generated pictures) beside ``transformers``.
+    """Time a task with the model of `config` (random weights, generated pictures and texts) beside a peer.
 
     Args:
-        config: a config of a `Blip2Caption` with a test pipeline.
-        work: what one round is.
+        config: a config of the task's model (see `TASKS`) with a test pipeline.
+        work: what one round is; its kind is the task.
         name: what the report calls it.
         repeats: measured rounds.
         warmup: rounds before them.
         threads: of torch, for both; None leaves the number as it is.
         with_peer: False times ours alone.
+        peer: one of the task's peers, by default the usual one.
         say: is told what happens.
 
     Raises:
-        ValueError: no such device or precision, a model of another task, more tokens than it has positions.
+        ValueError: no such device, precision or peer, a model of another task, more tokens than it has positions.
     """
     if repeats < 1:
         raise ValueError(f"repeats={repeats} must be at least 1")
-    device, precision = pick_device(work.device), precision_name(work.precision)
+    device, precision, task = pick_device(work.device), precision_name(work.precision), TASKS[work.task]
+    peer, make_peer = task.peer(peer)
     with _threads(threads), TemporaryDirectory(prefix="blip2-benchmark-") as folder:
         say("building the model")
-        model = build_model(config, device)
+        model = build_model(config, device, task.model)
         files = write_pictures(Path(folder), work.batch_size)
-        ours = OwnCaptioner(model, config, work)
-        sizes = _sizes(model, tuple(ours.decode(files[:1]).shape[-2:]))
+        ours = task.ours(model, config, work)
+        sizes = {**_sizes(model, tuple(ours.decode(files[:1]).shape[-2:])), **ours.sizes()}
         report = Report(name, work, sizes, machine.describe(device), None, {}, {})
-        peer = _peer(model, sizes, work, report, say) if with_peer else None
-        captioners: list[Captioner] = [ours] if peer is None else [ours, peer]
-        if peer is not None:
-            report.agreement = answers.compare(ours, peer, files, parameters=sizes["parameters"], say=say)
+        theirs = None
+        if with_peer:
+            say(f"building {peer}")
+            theirs = _available(peer, make_peer, model, config, report, say)
+        contenders: list[Contender] = [ours] if theirs is None else [ours, theirs]
+        if theirs is not None:
+            report.agreement = answers.compare(ours, theirs, files, parameters=sizes["parameters"], say=say)
             if report.void:
                 return report
-        for captioner in captioners:
-            captioner.set_precision(precision)
-        if peer is not None and report.agreement is not None and precision != "fp32":
-            report.agreement.identical[precision] = answers.same_ids(ours, peer, files)
+        for contender in contenders:
+            contender.set_precision(precision)
+        if theirs is not None and precision != "fp32":
+            answers.compare_at(precision, ours, theirs, files, report.agreement)
         gc.collect()
-        report.times = measure(captioners, files, repeats=repeats, warmup=warmup, say=say)
+        report.times = measure(contenders, files, task.stages, repeats=repeats, warmup=warmup, say=say)
     return report
 
 
-def _peer(
-    model: Blip2Caption, sizes: dict[str, Any], work: Work, report: Report, say: Callable[[str], None]
-) -> TransformersCaptioner | None:
-    say("copying its weights into transformers' model")
+def _available(
+    name: str, make: MakePeer, model: Any, config: Config, report: Report, say: Callable[[str], None]
+) -> Contender | None:
+    """The peer, or none: then `report` says why."""
     try:
-        peer = TransformersCaptioner(model, tuple(sizes["picture"]), work)
+        peer = make(model, config, report.work, tuple(report.sizes["picture"]))
     except PeerUnavailableError as error:
-        report.skipped[TransformersCaptioner.name] = str(error)
-        say(f"{TransformersCaptioner.name} is skipped: {error}")
+        report.skipped[name] = str(error)
+        say(f"{name} is skipped: {error}")
         return None
     report.peer = peer.name
     return peer
 
 
-def _sizes(model: Blip2Caption, picture: tuple[int, ...]) -> dict[str, Any]:
+def _sizes(model: Any, picture: tuple[int, ...]) -> dict[str, Any]:
     parameters = {id(value): value.numel() for value in model.parameters()}
-    (prompt,) = model.tokenizer.encode([model.options.prompt])
     return {
         "parameters": sum(parameters.values()),
         "picture": list(picture),
         "queries": model.multimodal_backbone.num_query_token,
-        "prompt_tokens": len(prompt),
-        "vocabulary": model.text_backbone.vocab_size,
     }
 
 
@@ -154,4 +162,4 @@ def _threads(number: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-__all__ = ["SCHEMA", "STAGES", "Report", "benchmark"]
+__all__ = ["SCHEMA", "Report", "benchmark"]

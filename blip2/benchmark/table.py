@@ -1,9 +1,9 @@
 """A report as text for people."""
 
 from . import machine
-from .captioner import OwnCaptioner
+from .contender import OURS
 from .run import Report
-from .timing import NOISY, STAGES, Spread, verdict
+from .timing import NOISY, Spread, verdict
 
 
 def render(report: Report) -> str:
@@ -14,11 +14,11 @@ def render(report: Report) -> str:
 def _heading(report: Report) -> list[str]:
     work, sizes = report.work, report.sizes
     height, width = sizes["picture"]
+    kind = next(key for key in ("prompt_tokens", "text_tokens") if key in sizes)
     return [
         f"{report.name}: {sizes['parameters'] / 1e6:,.1f} M parameters, random weights; pictures of {width}×{height}, "
-        f"queries {sizes['queries']}, prompt tokens {sizes['prompt_tokens']}, vocabulary {sizes['vocabulary']:,}",
-        f"one round: pictures {work.batch_size}, beams {work.num_beams}, new tokens {work.max_new_tokens}; "
-        f"{work.precision} on {work.device}",
+        f"queries {sizes['queries']}, {kind.replace('_', ' ')} {sizes[kind]}, vocabulary {sizes['vocabulary']:,}",
+        f"one round: {work.in_words()}; {work.precision} on {work.device}",
         f"machine: {machine.in_words(report.machine)}",
     ]
 
@@ -28,8 +28,11 @@ def _answers(report: Report) -> list[str]:
     found = report.agreement
     if found is None:
         return lines
-    counts = ", ".join(f"{number} of {found.captions} at {name}" for name, number in found.identical.items())
-    lines.append(f"same token ids as {report.peer}: {counts} (different captions: {found.distinct})")
+    counts = ", ".join(
+        f"{number} of {found.compared} at {precision}{_gap(found.gaps.get(precision))}"
+        for precision, number in found.identical.items()
+    )
+    lines.append(f"same {found.what} as {report.peer}: {counts} (different {report.task.noun}: {found.distinct})")
     if found.void:
         lines.append(
             f"VOID: the two don't compute the same, so no ratio of their times means anything. First difference: "
@@ -40,13 +43,17 @@ def _answers(report: Report) -> list[str]:
     return lines
 
 
+def _gap(gap: float | None) -> str:
+    return "" if gap is None else f", up to {gap:.1g} apart"
+
+
 def _table(report: Report) -> list[str]:
     if not report.times:
         return []
-    names = [OwnCaptioner.name, *([report.peer] if report.peer else [])]
+    names = [OURS, *([report.peer] if report.peer else [])]
     head = f"{'milliseconds':<18}" + "".join(f"{name:>26}" for name in names)
     lines = ["", head + (f"{'times as fast':>24}" if report.peer else "")]
-    for stage, label in STAGES.items():
+    for stage, label in report.task.stages.items():
         line = f"{label:<18}" + "".join(f"{_milliseconds(report.times[stage][name]):>26}" for name in names)
         if (ratios := report.ratio(stage)) is not None:
             line += f"{f'{ratios.median:.2f} ({ratios.min:.2f}–{ratios.max:.2f})':>24}"

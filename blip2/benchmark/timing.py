@@ -1,12 +1,12 @@
-"""Times of two captioners taken in turn, and what may be concluded from them."""
+"""Times of two contenders taken in turn, and what may be concluded from them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from .captioner import Captioner, seconds
+from .contender import Contender
 
 # Stage → what the table calls it, in the order of the data's way. 'pipeline' is a run of its own, not their sum.
 STAGES = {
@@ -15,6 +15,14 @@ STAGES = {
     "qformer": "Q-Former",
     "prefill": "prefill",
     "decode_steps": "decode steps",
+    "pipeline": "whole pipeline",
+}
+RANKING_STAGES = {
+    "decode": "picture decoding",
+    "vision": "vision",
+    "qformer": "Q-Former",
+    "texts": "texts",
+    "ranking": "ranking both ways",
     "pipeline": "whole pipeline",
 }
 
@@ -49,7 +57,7 @@ class Spread:
         return {"median": self.median, "min": self.min, "max": self.max, "values": self.values}
 
 
-Times = dict[str, dict[str, Spread]]  # stage → captioner's name → seconds
+Times = dict[str, dict[str, Spread]]  # stage → contender's name → seconds
 
 
 def ratio(ours: Spread, theirs: Spread) -> Spread:
@@ -67,8 +75,9 @@ def verdict(ratios: Spread) -> str:
 
 
 def measure(
-    captioners: Sequence[Captioner],
+    contenders: Sequence[Contender],
     files: Sequence[Path],
+    stages: Iterable[str],
     *,
     repeats: int,
     warmup: int,
@@ -76,35 +85,17 @@ def measure(
 ) -> Times:
     """Seconds that each stage and the whole pipeline take, `repeats` of each after `warmup` unmeasured rounds.
 
-    Within a round the captioners take turns stage by stage, and the one that begins changes with the round, so that
-    what else the machine does meets them alike.
+    Within a round the contenders take turns step by step, and the one that begins changes with the round, so that what
+    else the machine does meets them alike.
     """
-    times: Times = {stage: {captioner.name: Spread() for captioner in captioners} for stage in STAGES}
-    inputs = {captioner.name: _stage_inputs(captioner, files) for captioner in captioners}
+    times: Times = {stage: {contender.name: Spread() for contender in contenders} for stage in stages}
+    steps = {contender.name: contender.steps(files) for contender in contenders}
     for index in range(-warmup, repeats):
         say(f"round {index + 1} of {repeats}" if index >= 0 else "warming up")
-        order = captioners if index % 2 == 0 else captioners[::-1]
-        for stage in ("decode", "vision", "qformer", "generation", "pipeline"):
-            for captioner in order:
-                for name, value in _time(captioner, stage, files, inputs[captioner.name]).items():
+        order = contenders if index % 2 == 0 else contenders[::-1]
+        for step in steps[contenders[0].name]:
+            for contender in order:
+                for stage, value in steps[contender.name][step]().items():
                     if index >= 0:
-                        times[name][captioner.name].values.append(value)
+                        times[stage][contender.name].values.append(value)
     return times
-
-
-def _stage_inputs(captioner: Captioner, files: Sequence[Path]) -> dict[str, Any]:
-    images = captioner.decode(files)
-    features = captioner.vision(images)
-    return {"vision": images, "qformer": features, "generation": captioner.qformer(features)}
-
-
-def _time(captioner: Captioner, stage: str, files: Sequence[Path], inputs: dict[str, Any]) -> dict[str, float]:
-    if stage == "decode":
-        return {"decode": seconds(lambda: captioner.decode(files), captioner.device)[1]}
-    if stage == "pipeline":
-        return {"pipeline": seconds(lambda: captioner.caption(files), captioner.device)[1]}
-    (result, total) = seconds(lambda: getattr(captioner, stage)(inputs[stage]), captioner.device)
-    if stage != "generation":
-        return {stage: total}
-    _, prefill = result
-    return {"prefill": prefill, "decode_steps": total - prefill}

@@ -10,13 +10,18 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from blip2.models.blip2_caption import Blip2Caption
+from blip2.models.blip2_generative import Blip2Generative
+from blip2.models.blip2_vqa import Blip2VQA
 from blip2.models.language.opt import OPTForCausalLM
+from blip2.models.language.tokenizers import pad_sequences
 from blip2.models.qformer import Qformer
 from blip2.models.vision import BEiTViT
 
-from .captioner import synchronize
-from .work import Work
+from .answerer import drawn_questions
+from .answers import TokenIds
+from .captioner import Captioner
+from .contender import synchronize
+from .work import VQAWork, Work
 
 # Our key → transformers' key, all rules in turn. None: a buffer that transformers does not keep.
 KEY_RULES: tuple[tuple[str, str | None], ...] = (
@@ -44,7 +49,7 @@ class PeerUnavailableError(RuntimeError):
 
 
 def convert_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies of a `Blip2Caption`'s weights under transformers' keys."""
+    """Copies of a `Blip2Caption`'s or `Blip2VQA`'s weights under transformers' keys."""
     converted: dict[str, Tensor] = {}
     for key, value in state.items():
         if (name := _peer_key(key)) is not None:
@@ -66,7 +71,7 @@ def _peer_key(key: str) -> str | None:
     return key
 
 
-class TransformersCaptioner:
+class TransformersCaptioner(Captioner):
     """`Blip2ForConditionalGeneration` and `BlipImageProcessorPil`, as their users call them.
 
     Args:
@@ -80,7 +85,7 @@ class TransformersCaptioner:
 
     name = "transformers"
 
-    def __init__(self, model: Blip2Caption, picture_size: tuple[int, int], work: Work) -> None:
+    def __init__(self, model: Blip2Generative, picture_size: tuple[int, int], work: Work) -> None:
         _check_expressible(model)
         try:
             from transformers import BlipImageProcessorPil
@@ -98,9 +103,9 @@ class TransformersCaptioner:
         self.dtype = torch.float32
         tokenizer = model.tokenizer
         options = work.options(model.options)
-        (prompt,) = tokenizer.encode([options.prompt])
         queries = [self.model.config.image_token_index] * self.model.config.num_query_tokens
-        self.prompt = torch.tensor([queries + prompt], device=self.device)
+        rows = [queries + ids for ids in tokenizer.encode(self.prompts(options.prompt, work))]
+        self.ids, self.mask = pad_sequences(rows, tokenizer.pad_token_id, "left", self.device)
         self.arguments = dict(
             num_beams=work.num_beams,
             do_sample=False,
@@ -109,6 +114,10 @@ class TransformersCaptioner:
             eos_token_id=tokenizer.token_id("\n"),
             pad_token_id=tokenizer.pad_token_id,
         )
+
+    def prompts(self, template: str, work: Any) -> list[str]:
+        """What is read after the queries of each answer; one text: of all answers."""
+        return [template]
 
     def decode(self, files: Sequence[Path]) -> Tensor:
         images = []
@@ -133,27 +142,26 @@ class TransformersCaptioner:
 
     @torch.inference_mode()
     def generation(self, queries: Tensor) -> tuple[Tensor, float]:
-        ids = self.prompt.expand(len(queries), -1)
+        ids, mask = self._inputs(len(queries))
         words = self.model.get_input_embeddings()(ids)
         embeds = words.masked_scatter((ids == self.model.config.image_token_index)[..., None], queries.to(words.dtype))
         language_model = self.model.language_model
         with _FirstCallClock(language_model, self.device) as clock:
-            found = language_model.generate(
-                inputs_embeds=embeds, attention_mask=torch.ones_like(ids), input_ids=ids, **self.arguments
-            )
+            found = language_model.generate(inputs_embeds=embeds, attention_mask=mask, input_ids=ids, **self.arguments)
         return found[:, ids.shape[1] :], clock.seconds
 
     @torch.inference_mode()
-    def caption(self, files: Sequence[Path]) -> Tensor:
-        ids = self.prompt.expand(len(files), -1)
+    def answer(self, files: Sequence[Path]) -> TokenIds:
+        pixels = self.decode(files)
+        ids, mask = self._inputs(len(pixels))
         found = self.model.generate(
-            pixel_values=self.decode(files),
+            pixel_values=pixels,
             input_ids=ids,
-            attention_mask=torch.ones_like(ids),
+            attention_mask=mask,
             interpolate_pos_encoding=self.interpolate,
             **self.arguments,
         )
-        return found[:, ids.shape[1] :]
+        return TokenIds(found[:, ids.shape[1] :])
 
     def cast(self, dtype: torch.dtype) -> None:
         self.model.to(dtype)
@@ -164,6 +172,26 @@ class TransformersCaptioner:
         if precision == "fp16":  # as its `from_pretrained` does
             self.model.qformer.float()
             self.model.query_tokens.data = self.model.query_tokens.float()
+
+    def _inputs(self, count: int) -> tuple[Tensor, Tensor]:
+        """Token ids and mask of `count` answers: places of the queries, then the prompt."""
+        if len(self.ids) == 1:
+            return self.ids.expand(count, -1), self.mask.expand(count, -1)
+        return self.ids[:count], self.mask[:count]
+
+
+class TransformersAnswerer(TransformersCaptioner):
+    """The same for questions: a picture comes again with each."""
+
+    def __init__(self, model: Blip2VQA, picture_size: tuple[int, int], work: VQAWork) -> None:
+        self.copies = work.questions
+        super().__init__(model, picture_size, work)
+
+    def prompts(self, template: str, work: VQAWork) -> list[str]:
+        return [prompt for row in drawn_questions(work, template) for prompt in row.prompts]
+
+    def decode(self, files: Sequence[Path]) -> Tensor:
+        return super().decode([file for file in files for _ in range(self.copies)])
 
 
 class _FirstCallClock:
@@ -191,7 +219,7 @@ class _FirstCallClock:
         self.__exit__()  # the calls after the first go on undisturbed
 
 
-def _check_expressible(model: Blip2Caption) -> None:
+def _check_expressible(model: Blip2Generative) -> None:
     """Raises PeerUnavailableError, naming the part, if transformers' BLIP-2 has no such model."""
     vision, text, queries = model.vision_backbone, model.text_backbone, model.multimodal_backbone
     processor = model.data_preprocessor
@@ -220,7 +248,7 @@ def _check_expressible(model: Blip2Caption) -> None:
         raise PeerUnavailableError(f"transformers' BLIP-2 has no such model: {'; '.join(reasons)}")
 
 
-def _copy(model: Blip2Caption) -> Any:
+def _copy(model: Blip2Generative) -> Any:
     from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2QFormerConfig, Blip2VisionConfig
     from transformers import OPTConfig as PeerOPTConfig
 

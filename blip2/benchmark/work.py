@@ -2,10 +2,10 @@
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -15,31 +15,50 @@ from torch import nn
 
 from blip2.apis.config import load_config
 from blip2.apis.hub import get_model
-from blip2.models.blip2_caption import Blip2Caption
-from blip2.models.blip2_generative import GenerationOptions
+from blip2.models.blip2_generative import Options
 from blip2.utils.suggest import did_you_mean
 
-# Presets are the published caption model with other sizes, so that pictures go through the very same pipeline.
-BASE_CONFIG = "blip2/blip2-opt2.7b_8xb32_caption.py"
+# Presets are the published models with other sizes, so that pictures go through the very same pipeline.
+BASE_CONFIGS = {
+    "caption": "blip2/blip2-opt2.7b_8xb32_caption.py",
+    "vqa": "blip2/blip2-opt2.7b_8xb16_vqa.py",
+    "retrieval": "blip2/blip2_8xb32_retrieval.py",
+}
 _PICTURE_SIZE = "test_dataloader.dataset.pipeline.1.scale"
 
 
 @dataclass(frozen=True)
-class Work:
-    """How much is done in one round: so many pictures, so many beams of each, exactly so many new tokens."""
+class Round:
+    """How much is done in one round, and where."""
 
+    task: ClassVar[str]
     batch_size: int = 8
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, int) and value < 1:
+                raise ValueError(f"{field.name}={value} must be at least 1")
+
+
+@dataclass(frozen=True)
+class Work(Round):
+    """Captioning: so many pictures, so many beams of each, exactly so many new tokens."""
+
+    task = "caption"
     num_beams: int = 5
     max_new_tokens: int = 20
     precision: str = "fp32"
     device: str = "cpu"
 
-    def __post_init__(self) -> None:
-        for name in ("batch_size", "num_beams", "max_new_tokens"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+    @property
+    def answers(self) -> int:
+        return self.batch_size
 
-    def options(self, options: GenerationOptions) -> GenerationOptions:
+    def in_words(self) -> str:
+        return f"pictures {self.batch_size}, beams {self.num_beams}, new tokens {self.max_new_tokens}"
+
+    def options(self, options: Options) -> Options:
         """`options` changed to a plain search that ends after exactly `max_new_tokens`."""
         return replace(
             options,
@@ -54,27 +73,98 @@ class Work:
 
 
 @dataclass(frozen=True)
+class VQAWork(Work):
+    """Question answering: so many pictures, so many questions about each; the answers as captions in `Work`."""
+
+    task = "vqa"
+    batch_size: int = 4
+    max_new_tokens: int = 10
+    questions: int = 5
+
+    @property
+    def answers(self) -> int:
+        return self.batch_size * self.questions
+
+    def in_words(self) -> str:
+        search = f"beams {self.num_beams}, new tokens {self.max_new_tokens}"
+        return f"pictures {self.batch_size}, questions of each {self.questions}, {search}"
+
+
+@dataclass(frozen=True)
+class RetrievalWork(Round):
+    """Retrieval: a gallery of so many pictures, so many texts, and how many of the most similar are ranked again."""
+
+    task = "retrieval"
+    batch_size: int = 16
+    texts: int = 64
+    topk: int = 8
+    precision: str = "fp32"
+    device: str = "cpu"
+
+    def in_words(self) -> str:
+        return f"pictures {self.batch_size}, texts {self.texts}, the {self.topk} most similar ranked again both ways"
+
+
+WORKS: dict[str, type[Work] | type[RetrievalWork]] = {work.task: work for work in (Work, VQAWork, RetrievalWork)}
+
+
+@dataclass(frozen=True)
 class Preset:
-    """Sizes by name: overrides of `BASE_CONFIG` by dotted key, and the work that goes with them."""
+    """Sizes by name: overrides of `BASE_CONFIGS` by dotted key, and the work that goes with them.
+
+    Attributes:
+        overrides: of all tasks.
+        own: task → more of them.
+        work: task → what is done in a round.
+    """
 
     summary: str
     overrides: Mapping[str, Any]
-    work: Work
+    own: Mapping[str, Mapping[str, Any]]
+    work: Mapping[str, Work | RetrievalWork]
 
+
+_TINY_QFORMER = dict(
+    vision_model_width=32,
+    num_query_token=6,
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    intermediate_size=64,
+)
+_MID_WRITER = {"model.vision_neck.num_classes": 768, "model.text_backbone.name_or_path": "facebook/opt-125m"}
+_TINY_WRITER = {
+    "model.multimodal_backbone": _TINY_QFORMER,
+    "model.vision_neck": dict(in_channels=32, num_classes=32),
+    "model.text_backbone": dict(
+        name_or_path=None,
+        vocab_size=300,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        ffn_dim=64,
+        max_position_embeddings=64,
+    ),
+}
+_TINY_RANKER = {
+    "model.multimodal_backbone": {**_TINY_QFORMER, "vocab_size": 300, "max_position_embeddings": 40},
+    "model.vision_neck": dict(in_channels=32, num_classes=16),
+    "model.text_neck": dict(in_channels=32, num_classes=16),
+    "model.multimodal_head.hidden_size": 32,
+}
 
 PRESETS = {
     "mid": Preset(
-        "12 layers 768 wide in all three parts, 224 px, vocabulary of 50,272",
+        "12 layers 768 wide in all parts, 224 px, OPT's or BERT's vocabulary",
         {
             "model.vision_backbone.arch": dict(embed_dims=768, num_layers=12, num_heads=12, feedforward_channels=3072),
             "model.vision_backbone.img_size": 224,
             "model.vision_backbone.frozen_stages": 12,
             "model.multimodal_backbone.vision_model_width": 768,
-            "model.vision_neck.num_classes": 768,
-            "model.text_backbone.name_or_path": "facebook/opt-125m",
             _PICTURE_SIZE: (224, 224),
         },
-        Work(),
+        {"caption": _MID_WRITER, "vqa": _MID_WRITER, "retrieval": {}},
+        {"caption": Work(), "vqa": VQAWork(), "retrieval": RetrievalWork()},
     ),
     "tiny": Preset(
         "2 layers 32 wide, 28 px: to try the benchmark itself in seconds",
@@ -82,50 +172,40 @@ PRESETS = {
             "model.vision_backbone.arch": dict(embed_dims=32, num_layers=2, num_heads=4, feedforward_channels=64),
             "model.vision_backbone.img_size": 28,
             "model.vision_backbone.frozen_stages": 2,
-            "model.multimodal_backbone": dict(
-                vision_model_width=32,
-                num_query_token=6,
-                hidden_size=32,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                intermediate_size=64,
-            ),
-            "model.vision_neck": dict(in_channels=32, num_classes=32),
-            "model.text_backbone": dict(
-                name_or_path=None,
-                vocab_size=300,
-                hidden_size=32,
-                num_hidden_layers=2,
-                num_attention_heads=4,
-                ffn_dim=64,
-                max_position_embeddings=64,
-            ),
             _PICTURE_SIZE: (28, 28),
         },
-        Work(batch_size=2, num_beams=3, max_new_tokens=5),
+        {"caption": _TINY_WRITER, "vqa": _TINY_WRITER, "retrieval": _TINY_RANKER},
+        {
+            "caption": Work(batch_size=2, num_beams=3, max_new_tokens=5),
+            "vqa": VQAWork(batch_size=2, questions=3, num_beams=3, max_new_tokens=5),
+            "retrieval": RetrievalWork(batch_size=6, texts=12, topk=3),
+        },
     ),
 }
 
 
-def preset(name: str) -> tuple[Config, Work]:
+def preset(name: str, task: str = "caption") -> tuple[Config, Any]:
     """The config and the default work of a preset; raises ValueError for an unknown name."""
     if name not in PRESETS:
         raise ValueError(f"no preset {name!r}.{did_you_mean(name, PRESETS)} Presets: {', '.join(PRESETS)}")
-    return load_config(BASE_CONFIG, PRESETS[name].overrides), PRESETS[name].work
+    chosen = PRESETS[name]
+    return load_config(BASE_CONFIGS[task], {**chosen.overrides, **chosen.own[task]}), chosen.work[task]
 
 
 class StandInTokenizer:
     """Gives every word some id of a vocabulary: a benchmark needs the ids' number, not their meaning.
 
-    So the full-size models can be timed where no tokenizer is at hand.
+    So the full-size models can be timed where no tokenizer is at hand. As OPT's does, it puts one token before a text;
+    with `closing`, as BERT's, one behind it too.
     """
 
     pad_token_id = 1
     bos_token_id = 2
     _line_feed, _first_word = 3, 4
 
-    def __init__(self, vocab_size: int) -> None:
+    def __init__(self, vocab_size: int, closing: bool = False) -> None:
         self.vocab_size = vocab_size
+        self._closing = [self._line_feed] if closing else []
 
     def __len__(self) -> int:
         return self.vocab_size
@@ -134,7 +214,8 @@ class StandInTokenizer:
         # The last id of the vocabulary stays free: transformers marks the places of the queries with it.
         words = self.vocab_size - self._first_word - 1
         start = [self.bos_token_id] if add_special_tokens else []
-        return [start + [self._first_word + zlib.crc32(w.encode()) % words for w in text.split()] for text in texts]
+        numbers = ([self._first_word + zlib.crc32(w.encode()) % words for w in text.split()] for text in texts)
+        return [start + ids + self._closing for ids in numbers]
 
     def token_id(self, text: str) -> int:
         """The id of the line feed, which ends a caption."""
@@ -142,15 +223,23 @@ class StandInTokenizer:
         return self._line_feed
 
 
-def build_model(config: Config, device: torch.device, seed: int = 0) -> Blip2Caption:
-    """The caption model of `config` in eval mode, with random weights and a stand-in tokenizer."""
-    kind = config.get("model", {}).get("type")
-    if kind != "Blip2Caption":
-        raise ValueError(f"the benchmark times captioning: the model must be a Blip2Caption, not {kind}")
+def build_model(config: Config, device: torch.device, kind: str = "Blip2Caption", seed: int = 0) -> Any:
+    """The model of `config` in eval mode, with random weights and a stand-in tokenizer.
+
+    Raises ValueError if it is not of the type `kind`.
+    """
+    found = config.get("model", {}).get("type")
+    if found != kind:
+        others = ", ".join(WORKS)
+        raise ValueError(f"this task's model is a {kind}, not {found}: give another config, or another task ({others})")
     config.model.tokenizer = None
     with device:
         model = get_model(config)
-    model.tokenizer = StandInTokenizer(model.text_backbone.vocab_size)
+    language_model = getattr(model, "text_backbone", None)
+    if language_model is None:
+        model.tokenizer = StandInTokenizer(model.multimodal_backbone.config.vocab_size, closing=True)
+    else:
+        model.tokenizer = StandInTokenizer(language_model.vocab_size)
     randomize(model, seed)
     return model.requires_grad_(False)
 
@@ -185,6 +274,12 @@ def _scale(module: nn.Module, name: str, value: torch.Tensor) -> float:
         # Attention averages differences away; this gain brings enough of them through for captions to differ.
         return 1.6 * value[0].numel() ** -0.5
     return 0.1
+
+
+def draw_texts(count: int, seed: int = 0) -> list[str]:
+    """`count` texts of 4 to 12 made-up words."""
+    random = np.random.default_rng(seed)
+    return [" ".join(f"w{word}" for word in random.integers(0, 1000, random.integers(4, 13))) for _ in range(count)]
 
 
 def write_pictures(folder: Path, count: int, size: tuple[int, int] = (640, 480), seed: int = 0) -> list[Path]:

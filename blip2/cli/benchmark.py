@@ -1,10 +1,13 @@
-"""``blip2 benchmark``: how fast captioning is here, beside ``transformers``."""
+"""``blip2 benchmark``: how fast a task is here, beside the same work done another way."""
 
 import argparse
 import json
 import sys
 from pathlib import Path
 from typing import Any
+
+_TASKS = ("caption", "vqa", "retrieval")
+_WORK = ("batch_size", "num_beams", "max_new_tokens", "questions", "texts", "topk")
 
 EXIT_FINE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
@@ -14,9 +17,13 @@ examples:
   {prog} --preset tiny --repeats 3             # seconds; to see that it works
   {prog} --precision bf16 --json speed.json
   {prog} --config blip2-opt2.7b_8xb32_caption --device cuda --precision bf16 --no-peer
+  {prog} --task vqa --questions 5              # beside each picture read and encoded again for each question
+  {prog} --task vqa --peer transformers
+  {prog} --task retrieval --texts 160          # beside a picture's features repeated for each candidate text
   {prog} --cold-start                          # process start to first caption of the small model
 
-Weights are random and pictures are drawn, so nothing is fetched. Token ids are compared before anything is timed.
+Weights are random, pictures and texts are drawn, so nothing is fetched. Answers (token ids; for retrieval candidates
+and scores) are compared before anything is timed.
 
 exit codes: 0 measured, 1 the answers differ (ratios void) or the timed command failed, 2 wrong usage
 """
@@ -26,27 +33,38 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     """The options of ``blip2 benchmark``."""
     parser = argparse.ArgumentParser(
         prog=prog,
-        description="Time the stages of captioning (picture decoding, vision, Q-Former, prefill, decode steps) and the "
-        "whole pipeline beside the same work in transformers, with the same weights, in turn, in one process.",
+        description="Time the stages of captioning, question answering or retrieval and the whole pipeline beside the "
+        "same work in transformers, or done as upstream does it, with the same weights, in turn, in one process.",
         epilog=_EXAMPLES.format(prog=prog),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--task", choices=_TASKS, default="caption", help="what is timed (default: caption)")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--preset", default="mid", metavar="NAME", help="sizes by name: mid or tiny (default: mid)")
-    what.add_argument("--config", metavar="CONFIG", help="a caption model's config: a path, a bundled one, a name")
+    what.add_argument("--config", metavar="CONFIG", help="a config of the task's model: a path, a bundled one, a name")
     what.add_argument("--cold-start", action="store_true", help="time the first caption of a fresh process instead")
-    work = parser.add_argument_group("work (default: the preset's, or 8 pictures, 5 beams, 20 tokens)")
-    work.add_argument("--batch-size", type=_positive, metavar="N", help="pictures in a round")
+    work = parser.add_argument_group("work (default: the preset's, or mid's)")
+    work.add_argument("--batch-size", type=_positive, metavar="N", help="pictures in a round; of retrieval the gallery")
     work.add_argument("--num-beams", type=_positive, metavar="N", help="beams of the search; 1 is greedy")
-    work.add_argument("--max-new-tokens", type=_positive, metavar="N", help="tokens of a caption, exactly")
+    work.add_argument("--max-new-tokens", type=_positive, metavar="N", help="tokens of a caption or answer, exactly")
+    work.add_argument("--questions", type=_positive, metavar="N", help="vqa: questions about each picture")
+    work.add_argument("--texts", type=_positive, metavar="N", help="retrieval: texts in a round")
+    work.add_argument("--topk", type=_positive, metavar="N", help="retrieval: most similar ones that are ranked again")
     how = parser.add_argument_group("how")
     how.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="of both (default: fp32)")
     how.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1 … (default: cpu)")
     how.add_argument("--threads", type=_positive, metavar="N", help="threads of torch (default: as torch decides)")
     how.add_argument("--repeats", type=_positive, default=5, metavar="N", help="measured rounds (default: 5)")
     how.add_argument("--warmup", type=_count, default=1, metavar="N", help="rounds before them (default: 1)")
-    how.add_argument("--no-peer", action="store_true", help="time blip2 alone")
+    beside = how.add_mutually_exclusive_group()
+    beside.add_argument(
+        "--peer",
+        metavar="NAME",
+        help="what ours is timed beside: transformers (caption, vqa), or repeated (vqa, retrieval: the same model used "
+        "as upstream does; default of these two)",
+    )
+    beside.add_argument("--no-peer", action="store_true", help="time blip2 alone")
     parser.add_argument("--json", metavar="FILE", help="write all figures there")
     return parser
 
@@ -68,21 +86,13 @@ def main(argv: list[str] | None = None, prog: str = "blip2 benchmark") -> int:
 
 
 def _benchmark(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
-    from dataclasses import replace
-
     from blip2.apis.config import load_config
     from blip2.benchmark.run import benchmark
     from blip2.benchmark.table import render
-    from blip2.benchmark.work import Work, preset
+    from blip2.benchmark.work import WORKS, preset
 
-    config, work = (load_config(args.config), Work()) if args.config else preset(args.preset)
-    given = {name: getattr(args, name) for name in ("batch_size", "num_beams", "max_new_tokens")}
-    work = replace(
-        work,
-        precision=args.precision,
-        device=args.device,
-        **{name: value for name, value in given.items() if value is not None},
-    )
+    config, work = (load_config(args.config), WORKS[args.task]()) if args.config else preset(args.preset, args.task)
+    work = _changed(work, args)
     report = benchmark(
         config,
         work,
@@ -91,15 +101,34 @@ def _benchmark(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
         warmup=args.warmup,
         threads=args.threads,
         with_peer=not args.no_peer,
+        peer=args.peer,
         say=_say,
     )
     return report.as_dict(), render(report), EXIT_FAILED if report.void else EXIT_FINE
+
+
+def _changed(work: Any, args: argparse.Namespace) -> Any:
+    """`work` as the options want it; raises ValueError for one that the task has no use for."""
+    from dataclasses import replace
+
+    given = {name: getattr(args, name) for name in _WORK if getattr(args, name) is not None}
+    for name in given:
+        if not hasattr(work, name):
+            known = ", ".join(_option(option) for option in _WORK if hasattr(work, option))
+            raise ValueError(f"{_option(name)} means nothing for --task {args.task}, whose work has {known}")
+    return replace(work, precision=args.precision, device=args.device, **given)
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 def _cold_start(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
     from blip2.benchmark import machine
     from blip2.benchmark.cold_start import ColdStartError, cold_start
 
+    if args.task != "caption":
+        raise ValueError(f"--cold-start times the first caption: it goes not with --task {args.task}")
     try:
         record = cold_start(repeats=args.repeats, say=_say)
     except ColdStartError as error:

@@ -23,7 +23,7 @@ COMMANDS = {
     "test": ("blip2.cli.test", "score a checkpoint on a config's test set"),
     "scenes": ("blip2.cli.scenes", "write the small model's data: drawn scenes with captions"),
     "list": ("blip2.cli.list", "list the models that a name loads"),
-    "benchmark": ("blip2.cli.benchmark", "time captioning here, beside the same work in transformers"),
+    "benchmark": ("blip2.cli.benchmark", "time a task here, beside the same work done another way"),
 }
 
 EXIT_USAGE = 2

@@ -7,6 +7,7 @@ import torch
 
 from blip2.benchmark import transformers_peer
 from blip2.benchmark.agreement import compare
+from blip2.benchmark.answers import TokenIds
 from blip2.benchmark.captioner import OwnCaptioner
 from blip2.benchmark.table import render
 from blip2.benchmark.transformers_peer import TransformersCaptioner, convert_state_dict
@@ -49,11 +50,11 @@ def test_every_stage_agrees_with_the_peers(pair):
 def test_stages_and_whole_pipeline_write_the_same(pair):
     for captioner in pair[:2]:
         queries = captioner.qformer(captioner.vision(captioner.decode(pair[2])))
-        assert captioner.generation(queries)[0].tolist() == captioner.caption(pair[2]).tolist()
+        assert captioner.generation(queries)[0].tolist() == captioner.answer(pair[2]).ids.tolist()
 
 
 def test_captions_differ_from_picture_to_picture_and_have_the_wanted_length(pair):
-    ids = pair[0].caption(pair[2])
+    ids = pair[0].answer(pair[2]).ids
     assert ids.shape == (4, 5)
     assert len({tuple(row) for row in ids.tolist()}) > 1
 
@@ -94,13 +95,13 @@ def test_other_weights_make_the_ratio_void_and_the_stage_is_named(run_tiny, monk
 
 def test_a_difference_of_rounding_only_is_settled_in_double_precision(pair, monkeypatch):
     ours, peer, files = pair
-    caption = ours.caption
+    answer = ours.answer
 
     def rounded(files):
-        ids = caption(files)
-        return ids if ours.model.query_tokens.dtype == torch.float64 else ids + 1
+        ids = answer(files).ids
+        return TokenIds(ids if ours.model.query_tokens.dtype == torch.float64 else ids + 1)
 
-    monkeypatch.setattr(ours, "caption", rounded)
+    monkeypatch.setattr(ours, "answer", rounded)
     found = compare(ours, peer, files, parameters=1)
     assert found.identical == {"fp32": 0, "fp64": 4} and found.settled_in == "fp64"
 

@@ -19,7 +19,12 @@ def spread_schema(spread: dict, count: int) -> None:
 
 def test_json_has_every_stage_of_both_with_ratio_and_verdict(tiny_report):
     record = json.loads(json.dumps(tiny_report.as_dict()))
-    assert record["schema"] == 1 and record["name"] == "tiny" and record["peer"] == "transformers"
+    assert (
+        record["schema"] == 2
+        and record["task"] == "caption"
+        and record["name"] == "tiny"
+        and record["peer"] == "transformers"
+    )
     assert set(record["stages"]) == set(STAGES)
     for stage in record["stages"].values():
         assert set(stage["seconds"]) == {"blip2", "transformers"}
