@@ -23,25 +23,22 @@ def drawn_questions(work: VQAWork, template: str) -> list[Asked]:
 
 
 class Answerer(OwnWriter[VQAOptions]):
-    """`Blip2VQA`: each picture is read and encoded once for all its questions.
-
-    Raises ValueError for a model whose Q-Former reads the question.
-    """
+    """`Blip2VQA`: each picture is read and encoded once for all its questions."""
 
     def __init__(self, model: Blip2VQA, config: Config, work: VQAWork) -> None:
-        if model.question_in_qformer:
-            raise ValueError(
-                "with question_in_qformer=True the Q-Former looks at the picture anew for each question, and this "
-                "benchmark's stages have no place for it: set model.question_in_qformer=False"
-            )
         # The pipeline cleans a question with its picture; what is asked here are the drawn ones, which need none.
         super().__init__(model, config, work, fields={"question": "what is it", "gt_answer": "that"})
         self.model = model
         self.asks = drawn_questions(work, self.options.prompt)
         self.sharing = work.questions
+        self.sharing_queries = 1 if model.question_in_qformer else work.questions
 
     def prompts(self, count: int) -> list[str]:
         return [prompt for row in self.asks for prompt in row.prompts][:count]
+
+    def qformer(self, features: Tensor) -> Tensor:
+        with self.inference():
+            return self.model.read_features(features, self.asks[: len(features)])
 
     def answer(self, files: Sequence[Path]) -> TokenIds:
         images = self.decode(files)
@@ -58,8 +55,9 @@ class RepeatedAnswerer(Answerer):
 
     def __init__(self, model: Blip2VQA, config: Config, work: VQAWork) -> None:
         super().__init__(model, config, work)
-        self.copies, self.sharing = work.questions, 1
-        self.asks = [Asked([prompt], [prompt], several=False) for row in self.asks for prompt in row.prompts]
+        self.copies, self.sharing, self.sharing_queries = work.questions, 1, 1
+        pairs = [pair for row in self.asks for pair in zip(row.prompts, row.questions, strict=True)]
+        self.asks = [Asked([prompt], [question], several=False) for prompt, question in pairs]
 
     def decode(self, files: Sequence[Path]) -> Tensor:
         return super().decode([file for file in files for _ in range(self.copies)])

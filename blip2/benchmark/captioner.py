@@ -26,11 +26,13 @@ class Captioner(ABC):
 
     Attributes:
         sharing: how many answers share a picture that is encoded once.
+        sharing_queries: how many share what the Q-Former found in it.
     """
 
     name: str
     device: torch.device
     sharing = 1
+    sharing_queries = 1
 
     @abstractmethod
     def decode(self, files: Sequence[Path]) -> Tensor:
@@ -75,7 +77,7 @@ class Captioner(ABC):
         yield "picture decoding", images.repeat_interleave(self.sharing, 0)
         features = self.vision(images)
         yield "vision", features.repeat_interleave(self.sharing, 0)
-        yield "Q-Former", self.qformer(features).repeat_interleave(self.sharing, 0)
+        yield "Q-Former", self.qformer(features).repeat_interleave(self.sharing_queries, 0)
 
 
 class OwnWriter(OwnModel, Captioner, Generic[Options]):
@@ -98,13 +100,9 @@ class OwnWriter(OwnModel, Captioner, Generic[Options]):
         longest = max(map(len, self.writer.tokenizer.encode(self.prompts(self.work.answers))))
         return {"prompt_tokens": longest, "vocabulary": self.writer.text_backbone.vocab_size}
 
-    def qformer(self, features: Tensor) -> Tensor:
-        with self.inference():
-            return self.writer.vision_neck(self.writer.query_image(features))
-
     def generation(self, queries: Tensor) -> tuple[Tensor, float]:
         with self.inference(), _PrefillClock(self.writer.text_backbone, self.device) as clock:
-            queries = queries.repeat_interleave(self.sharing, 0)
+            queries = queries.repeat_interleave(self.sharing_queries, 0)
             prompts = self.writer.tokenizer.encode(self.prompts(len(queries)))
             return self.writer.write(queries, prompts, self.options).sequences, clock.seconds
 
@@ -118,6 +116,10 @@ class OwnCaptioner(OwnWriter[GenerationOptions]):
 
     def prompts(self, count: int) -> list[str]:
         return [self.options.prompt.rstrip()] * count
+
+    def qformer(self, features: Tensor) -> Tensor:
+        with self.inference():
+            return self.model.vision_neck(self.model.query_image(features))
 
     def answer(self, files: Sequence[Path]) -> TokenIds:
         images = self.decode(files)

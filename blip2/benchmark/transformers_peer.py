@@ -242,6 +242,8 @@ def _check_expressible(model: Blip2Generative) -> None:
         reasons.append(f"its language model is a {type(text).__name__}, not an OPTForCausalLM")
     if not isinstance(queries, Qformer):
         reasons.append(f"its multimodal backbone is a {type(queries).__name__}, not a Qformer")
+    elif queries.with_text:
+        reasons.append("its Q-Former reads the question")
     if not getattr(processor, "to_rgb", False) or not hasattr(processor, "mean"):
         reasons.append("its data preprocessor does not turn BGR into normalised RGB")
     if reasons:

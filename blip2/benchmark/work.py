@@ -236,10 +236,10 @@ def build_model(config: Config, device: torch.device, kind: str = "Blip2Caption"
     with device:
         model = get_model(config)
     language_model = getattr(model, "text_backbone", None)
-    if language_model is None:
-        model.tokenizer = StandInTokenizer(model.multimodal_backbone.config.vocab_size, closing=True)
-    else:
-        model.tokenizer = StandInTokenizer(language_model.vocab_size)
+    reader = StandInTokenizer(model.multimodal_backbone.config.vocab_size, closing=True)
+    model.tokenizer = reader if language_model is None else StandInTokenizer(language_model.vocab_size)
+    if getattr(model, "question_in_qformer", False):
+        model.qformer_tokenizer = reader
     randomize(model, seed)
     return model.requires_grad_(False)
 

@@ -197,12 +197,16 @@ class Blip2VQA(Blip2Generative[VQAOptions]):
         """What the language model reads: B×Q×D for pictures B×3×H×W; with `question_in_qformer` R×Q×D, for each of the
         R questions in their order.
         """
+        return self.read_features(self.encode_image(images), questions)
+
+    def read_features(self, image_embeds: Tensor, questions: Sequence[Asked]) -> Tensor:
+        """As `read`, of patch features B×N×Dv."""
         if not self.question_in_qformer:
-            return self.encode(images)
-        pictures = self.multimodal_backbone.project_encoder(self.encode_image(images))  # once a picture
+            return self.vision_neck(self.query_image(image_embeds))
+        pictures = self.multimodal_backbone.project_encoder(image_embeds)  # once a picture
         if len({len(asks) for asks in questions}) > 1:  # an equal number for each needs no copies
-            pictures = select_pictures(pictures, _pictures(questions, images.device))
-        return self.vision_neck(self.query_with_text(pictures, *self._question_ids(questions, images.device)))
+            pictures = select_pictures(pictures, _pictures(questions, image_embeds.device))
+        return self.vision_neck(self.query_with_text(pictures, *self._question_ids(questions, image_embeds.device)))
 
     def _question_ids(self, questions: Sequence[Asked], device: torch.device) -> tuple[Tensor, Tensor]:
         """The Q-Former's token ids R×T of all questions and their mask."""

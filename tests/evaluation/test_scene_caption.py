@@ -9,8 +9,8 @@ import pytest
 from blip2.datasets.scenes.grammar import captions
 from blip2.datasets.scenes.sample import random_scene
 from blip2.evaluation import DocumentAccuracy, SceneCaptionAccuracy
-from blip2.structures.scene_reading import judge_caption
 from blip2.structures.scene import COLOURS, CONVERSE, SHAPES, Scene, SceneObject
+from blip2.structures.scene_reading import judge_caption
 
 RED_CIRCLE = SceneObject("circle", "red", "small", "striped", 0.2, 0.2, 0.1)
 BLUE_SQUARE = SceneObject("square", "blue", "large", "plain", 0.8, 0.25, 0.16)
