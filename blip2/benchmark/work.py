@@ -185,7 +185,9 @@ PRESETS = {
 
 
 def preset(name: str, task: str = "caption") -> tuple[Config, Any]:
-    """The config and the default work of a preset; raises ValueError for an unknown name."""
+    """The config and the default work of a preset for a task; raises ValueError for an unknown name."""
+    if task not in WORKS:
+        raise ValueError(f"no task {task!r}.{did_you_mean(task, WORKS)} Tasks: {', '.join(WORKS)}")
     if name not in PRESETS:
         raise ValueError(f"no preset {name!r}.{did_you_mean(name, PRESETS)} Presets: {', '.join(PRESETS)}")
     chosen = PRESETS[name]

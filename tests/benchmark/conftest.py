@@ -12,10 +12,10 @@ from blip2.benchmark.work import preset
 
 @pytest.fixture(scope="session")
 def run_tiny() -> Callable[..., Report]:
-    """Runs the tiny preset; arguments are those of `Work` or of `benchmark`."""
+    """Runs the tiny preset; arguments are those of the task's work or of `benchmark`."""
 
-    def run(**changes: Any) -> Report:
-        config, work = preset("tiny")
+    def run(task: str = "caption", **changes: Any) -> Report:
+        config, work = preset("tiny", task)
         asked = {name: changes.pop(name) for name in list(changes) if hasattr(work, name)}
         return benchmark(config, replace(work, **asked), name="tiny", **{"repeats": 3, **changes})
 

@@ -29,6 +29,20 @@ def test_a_config_of_the_zoo_can_be_timed(capsys):
     assert "same token ids as transformers: 1 of 1 at fp32" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("config", "options", "said"),
+    [
+        # The question goes to this one's Q-Former too.
+        ("shapes-vqa", ["--task", "vqa", "--questions", "2", "--max-new-tokens", "2"], "repeated: 4 of 4 at fp32"),
+        ("shapes-retrieval", ["--task", "retrieval", "--texts", "5", "--topk", "2"], "repeated: 7 of 7 at fp32"),
+    ],
+)
+def test_other_tasks_of_the_zoo_can_be_timed(config, options, said, capsys):
+    common = ["--batch-size", "2", "--repeats", "1", "--warmup", "0"]
+    assert main(["benchmark", "--config", f"blip2_tiny/blip2-tiny_{config}.py", *options, *common]) == 0
+    assert said in capsys.readouterr().out
+
+
 def test_different_answers_end_in_exit_code_1(monkeypatch, capsys):
     convert = transformers_peer.convert_state_dict
 
@@ -48,6 +62,12 @@ def test_different_answers_end_in_exit_code_1(monkeypatch, capsys):
         (["--preset", "tiny", "--config", "x.py"], "not allowed with"),
         (["--config", "no_such_config.py"], "not found"),
         (["--preset", "tiny", "--device", "cud"], "is no device"),
+        (["--preset", "tiny", "--peer", "transformer"], "Did you mean 'transformers'"),
+        (["--task", "retrieval", "--preset", "tiny", "--peer", "transformers"], "Peers: repeated"),
+        (["--task", "retrieval", "--preset", "tiny", "--num-beams", "2"], "--num-beams means nothing"),
+        (["--preset", "tiny", "--questions", "2"], "--questions means nothing for --task caption"),
+        (["--task", "vqa", "--cold-start"], "goes not with --task vqa"),
+        (["--task", "vqa", "--config", "blip2_tiny/blip2-tiny_shapes-caption.py"], "not Blip2Caption"),
         (["--preset", "tiny", "--json", "no/such/folder/speed.json"], "there is no folder"),
     ],
 )
