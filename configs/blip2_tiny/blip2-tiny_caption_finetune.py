@@ -1,5 +1,8 @@
-# Fine-tunes stage 2 on captions that go on from a prompt: how blip2-tiny_shapes-caption came about.
-_base_ = ["blip2-tiny_shapes-caption.py"]
+# Fine-tunes stage 2 on captions that go on from a prompt: as blip2-tiny_shapes-caption has it.
+_base_ = ["blip2-tiny_stage2_pretrain.py"]
+
+model = dict(prompt="there is")
+custom_hooks = []
 
 load_from = "work_dirs/blip2-tiny_stage2_pretrain"
 

@@ -1,5 +1,5 @@
 # The small BLIP-2 that captions drawn scenes. To train with this config, or one that inherits it, is to fine-tune the
-# shipped weights; blip2-tiny_qformer_train.py is how they came about.
+# shipped weights; docs/tiny_model.md tells how they came about.
 _base_ = [
     "../_base_/models/blip2_tiny.py",
     "../_base_/datasets/scenes_caption.py",
@@ -9,11 +9,15 @@ _base_ = [
 vision_backbone = _base_.vision_backbone
 vision_backbone.frozen_stages = 5
 
+# Its language model is older than that of the other small models, with a vocabulary of its own.
+text_backbone = _base_.text_backbone
+text_backbone.vocab_size = 480
+
 model = dict(
     type="Blip2Caption",
-    tokenizer={{_base_.tokenizer}},
+    tokenizer=dict(type="AutoTokenizer", name_or_path="configs/blip2_tiny/tokenizer_captions"),
     vision_backbone=vision_backbone,
-    text_backbone={{_base_.text_backbone}},
+    text_backbone=text_backbone,
     multimodal_backbone={{_base_.multimodal_backbone}},
     vision_neck={{_base_.vision_neck}},
     prompt="there is",

@@ -2,7 +2,11 @@
 _base_ = ["blip2-tiny_shapes-caption.py"]
 
 load_from = None
-model = dict(prompt="")  # the captions to learn are whole sentences
+model = dict(
+    prompt="",  # the captions to learn are whole sentences
+    tokenizer=dict(name_or_path="configs/blip2_tiny/tokenizer"),
+    text_backbone=dict(vocab_size=528),
+)
 
 custom_hooks = [
     dict(
