@@ -30,9 +30,7 @@ def questions(split, **more):
 
 train_dataloader = dict(
     batch_size=48,  # pictures; each is encoded once for its three questions
-    dataset=questions(
-        "train", sample_per="image", questions_per_sample=3, check_images=False, pipeline=train_pipeline
-    ),
+    dataset=questions("train", sample_per="image", questions_per_sample=3, check_images=False, pipeline=train_pipeline),
 )
 val_dataloader = dict(dataset=questions("val", pipeline=test_pipeline))
 val_evaluator = [dict(type="VQAAcc")]
