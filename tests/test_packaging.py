@@ -150,7 +150,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
 def test_the_wheel_holds_the_weights_byte_for_byte(wheel):
     weights = sorted((ROOT / "configs").rglob("*.safetensors"))
     assert weights
-    assert sum(path.stat().st_size for path in weights) <= 12_000_000
+    assert sum(path.stat().st_size for path in weights) <= 13_000_000
     for path in weights:
         assert wheel.read(f"blip2/.mim/{path.relative_to(ROOT).as_posix()}") == path.read_bytes()
 
