@@ -64,17 +64,20 @@ def save_checkpoint(
     handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
     try:
-        if path.suffix == ".safetensors":
-            stored = to_int8(_once(tensors)) if dtype == torch.int8 else _unshared(tensors)
-            save_file(stored, temporary, metadata=metadata)
-        else:
-            torch.save({"state_dict": tensors}, temporary)
+        _write(tensors, temporary, dtype, metadata)
         os.chmod(temporary, 0o666 & ~_umask())
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
     return path
+
+
+def _write(tensors: dict[str, Tensor], path: str, dtype: torch.dtype | None, metadata: dict[str, str]) -> None:
+    if not path.endswith(".safetensors"):
+        torch.save({"state_dict": tensors}, path)
+        return
+    save_file(to_int8(_once(tensors)) if dtype == torch.int8 else _unshared(tensors), path, metadata=metadata)
 
 
 def saves_language_model(model: nn.Module) -> bool:
