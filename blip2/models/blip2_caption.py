@@ -11,6 +11,7 @@ from blip2.structures import DataSample
 
 from .blip2_base import build_part
 from .blip2_generative import Blip2Generative, GenerationOptions, matched, picture_name
+from .draw import check_count, drawn
 from .language.generation import GenerationOutput
 from .language.packing import Prompted
 
@@ -96,8 +97,7 @@ class Blip2Caption(Blip2Generative[GenerationOptions]):
             data_preprocessor,
             init_cfg,
         )
-        if captions_per_picture != "all" and captions_per_picture < 1:
-            raise ValueError(f"captions_per_picture={captions_per_picture} must be at least 1, or 'all'")
+        check_count("captions_per_picture", captions_per_picture)
         self.captions_per_picture = captions_per_picture
 
     def loss(self, images: Tensor, data_samples: Sequence[DataSample] | None) -> dict[str, Tensor]:
@@ -146,9 +146,7 @@ class Blip2Caption(Blip2Generative[GenerationOptions]):
                 f"{picture_name(sample)} has no gt_caption to learn from: let PackInputs pass it on "
                 "(algorithm_keys=['gt_caption'])"
             )
-        count = len(captions) if self.captions_per_picture == "all" else min(self.captions_per_picture, len(captions))
-        order = torch.randperm(len(captions))[:count].tolist() if self.training else range(count)
-        return [captions[index] for index in order]
+        return drawn(captions, self.captions_per_picture, self.training)
 
     def _lesson(self, captions: Sequence[str]) -> Prompted:
         """Token ids of the prompt, and of what is to be learned after it: captions with their end tokens."""

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,9 +16,10 @@ from blip2.structures import DataSample
 from .blip2_base import Blip2Base, PictureKeysValues, build_part, select_pictures
 from .checks import check_choice, check_keys
 from .contrastive import LABEL_SMOOTHING, contrastive_loss, gather_rows, hard_negatives, same_item, similarity
+from .draw import check_count
 from .qformer.layers import KeysValues
 from .retrieval_scoring import rank_both_ways, refuse_not_finite, similarity_matrix
-from .retrieval_texts import text_to_learn, texts_of, token_ids
+from .retrieval_texts import texts_of, texts_to_learn, token_ids
 
 LOSSES = ("itc", "itm", "itg")
 MIN_TEMPERATURE = 0.001
@@ -58,6 +59,7 @@ class Blip2Retrieval(Blip2Base):
         topk: int = 256,
         max_txt_len: int = 35,
         loss_weights: Mapping[str, float] | None = None,
+        captions_per_picture: int | Literal["all"] = 1,
         text_backbone: None = None,
         head: None = None,
         layer_norm_eps: float = 1e-5,
@@ -78,11 +80,13 @@ class Blip2Retrieval(Blip2Base):
         if not 3 <= max_txt_len <= longest:
             raise ValueError(f"max_txt_len={max_txt_len} must be from 3 to {longest}, the Q-Former's positions")
         check_keys("loss_weights", loss_weights or {}, LOSSES)
+        check_count("captions_per_picture", captions_per_picture)
         self.temp = nn.Parameter(torch.tensor(float(temperature)))
         self.fast_match = fast_match
         self.topk = topk
         self.max_txt_len = max_txt_len
         self.loss_weights = {**dict.fromkeys(LOSSES, 1.0), **(loss_weights or {})}
+        self.captions_per_picture = captions_per_picture
         self._told: set[str] = set()
 
     def forward(
@@ -240,20 +244,22 @@ class Blip2Retrieval(Blip2Base):
     def loss(self, images: Tensor | None, data_samples: Sequence[DataSample] | None) -> dict[str, Tensor]:
         """The losses ``itc_loss``, ``itm_loss`` and ``lm_loss`` (text generation) of B pictures with a text of each.
 
-        The text is the sample's ``text`` or ``gt_caption``; of a list one is drawn (in eval mode: the first). Pairs
-        with the same ``image_id`` are no negatives of one another.
+        The text is the sample's ``text`` or ``gt_caption``; of a list some are drawn (see `captions_per_picture`).
+        Pairs with the same ``image_id`` are no negatives of one another.
 
         Raises:
             FloatingPointError: features that are NaN or infinite; names their numbers in the batch.
         """
         images, samples = self._batch(images, data_samples)
-        input_ids, attention_mask, num_cut = self.tokenize(
-            [text_to_learn(sample, self.training) for sample in samples], images.device
-        )
+        texts = [texts_to_learn(sample, self.captions_per_picture, self.training) for sample in samples]
+        owners = [*range(len(texts)), *(picture for picture, own in enumerate(texts) for _ in own[1:])]
+        all_texts = [own[0] for own in texts] + [text for own in texts for text in own[1:]]
+        all_ids, all_masks, num_cut = self.tokenize(all_texts, images.device)
         if num_cut:
             self._tell(
-                f"texts longer than max_txt_len={self.max_txt_len} tokens are cut (here {num_cut} of {len(samples)})"
+                f"texts longer than max_txt_len={self.max_txt_len} tokens are cut (here {num_cut} of {len(all_texts)})"
             )
+        input_ids, attention_mask = _trimmed(all_ids[: len(samples)], all_masks[: len(samples)])  # a text of each
         image_embeds = self.encode_image(images)
         pictures = self.multimodal_backbone.project_encoder(image_embeds)  # once, for all three losses
         queries: list[KeysValues] = []
@@ -275,7 +281,7 @@ class Blip2Retrieval(Blip2Base):
                 if self.multimodal_head.cal_acc:
                     losses["itm_accuracy"] = 100 * (logits.argmax(1) == matched).float().mean()
         if weight["itg"]:
-            losses["lm_loss"] = weight["itg"] * self._itg_loss(queries, input_ids, attention_mask)
+            losses["lm_loss"] = weight["itg"] * self._itg_loss(queries, all_ids, all_masks, owners)
         return losses
 
     def _similarities(self, query_hidden: Tensor, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -322,12 +328,17 @@ class Blip2Retrieval(Blip2Base):
         matched = (torch.arange(len(ids), device=ids.device) < len(input_ids)).long()
         return self._itm_logits(chosen, ids, mask), matched
 
-    def _itg_loss(self, queries: Sequence[KeysValues], input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def _itg_loss(
+        self, queries: Sequence[KeysValues], input_ids: Tensor, attention_mask: Tensor, owners: Sequence[int]
+    ) -> Tensor:
         """Mean negative log-likelihood of each token given the queries, [DEC] in place of [CLS], and the tokens before.
 
         ``queries`` are their self-attention keys and values: they don't see the text (figure 2's multimodal causal
-        mask), so these are the same with and without it.
+        mask), so these are the same with and without it. ``owners`` tells the picture of each text.
         """
+        if len(owners) > len(queries[0][0]):
+            rows = torch.tensor(owners, device=input_ids.device)
+            queries = [(keys.index_select(0, rows), values.index_select(0, rows)) for keys, values in queries]
         ids = input_ids.clone()
         ids[:, 0] = self.tokenizer.bos_token_id
         length, before = ids.shape[1] - 1, queries[0][0].shape[2]  # nothing comes after the last token

@@ -1,13 +1,14 @@
 """The texts of a retrieval model: which ones a data sample brings, and their token ids for the Q-Former."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from blip2.structures import DataSample
 
+from .draw import drawn
 from .language.tokenizers import pad_sequences
 
 
@@ -17,8 +18,8 @@ def texts_of(sample: DataSample) -> list[str]:
     return [text] if isinstance(text, str) else list(text or ())
 
 
-def text_to_learn(sample: DataSample, draw: bool) -> str:
-    """One of the sample's texts, drawn at random or the first; raises ValueError if there is none, or an empty one."""
+def texts_to_learn(sample: DataSample, count: int | Literal["all"], at_random: bool) -> list[str]:
+    """`count` of the sample's texts, see `drawn`; raises ValueError if there is none, or an empty one."""
     texts = texts_of(sample)
     if not texts or not all(text.strip() for text in texts):
         raise ValueError(
@@ -26,7 +27,7 @@ def text_to_learn(sample: DataSample, draw: bool) -> str:
             f"{'an empty text' if texts else 'no text'} to learn from: give it one, and let PackInputs pass it on "
             "(algorithm_keys=['text'] or ['gt_caption'])"
         )
-    return texts[int(torch.randint(len(texts), ())) if draw else 0]
+    return drawn(texts, count, at_random)
 
 
 def token_ids(
