@@ -19,7 +19,7 @@ from .contrastive import LABEL_SMOOTHING, contrastive_loss, gather_rows, hard_ne
 from .draw import check_count
 from .qformer.layers import KeysValues
 from .retrieval_scoring import rank_both_ways, refuse_not_finite, similarity_matrix
-from .retrieval_texts import texts_of, texts_to_learn, token_ids
+from .retrieval_texts import length_groups, texts_of, texts_to_learn, token_ids, trimmed
 
 LOSSES = ("itc", "itm", "itg")
 MIN_TEMPERATURE = 0.001
@@ -175,7 +175,7 @@ class Blip2Retrieval(Blip2Base):
         if len(image_embeds) > 1:
             return self._itm_logits(pictures, input_ids, attention_mask)
         parts = zip(input_ids.split(TEXTS), attention_mask.split(TEXTS), strict=True)
-        return torch.cat([self._itm_logits(pictures, *_trimmed(ids, mask)) for ids, mask in parts])
+        return torch.cat([self._itm_logits(pictures, *trimmed(ids, mask)) for ids, mask in parts])
 
     def itm_scores(self, image_embeds: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """The logit of 'yes', R numbers, which ranking adds to the similarity; arguments as in `itm_logits`."""
@@ -259,7 +259,7 @@ class Blip2Retrieval(Blip2Base):
             self._tell(
                 f"texts longer than max_txt_len={self.max_txt_len} tokens are cut (here {num_cut} of {len(all_texts)})"
             )
-        input_ids, attention_mask = _trimmed(all_ids[: len(samples)], all_masks[: len(samples)])  # a text of each
+        input_ids, attention_mask = trimmed(all_ids[: len(samples)], all_masks[: len(samples)])  # a text of each
         image_embeds = self.encode_image(images)
         pictures = self.multimodal_backbone.project_encoder(image_embeds)  # once, for all three losses
         queries: list[KeysValues] = []
@@ -312,21 +312,24 @@ class Blip2Retrieval(Blip2Base):
         texts, others = wrong_pictures
         own, other_texts = wrong_texts
         if get_world_size() == 1:
-            chosen = select_pictures(pictures, torch.cat((torch.arange(len(input_ids)).to(others), others, own)))
+            numbers = torch.cat((torch.arange(len(input_ids)).to(others), others, own))
         else:
             everyone = gather_rows(image_embeds, with_gradient=True)
-            chosen = _joined(
-                pictures,
-                self.multimodal_backbone.project_encoder(everyone.index_select(0, others)),
-                select_pictures(pictures, own),
-            )
+            theirs = self.multimodal_backbone.project_encoder(everyone.index_select(0, others))
+            pictures = _joined(pictures, theirs, select_pictures(pictures, own))
+            numbers = torch.arange(len(input_ids) + len(others) + len(own), device=others.device)
         all_ids, all_masks = gather_rows(input_ids), gather_rows(attention_mask)
         longer = all_ids.shape[1] - input_ids.shape[1]  # another process may have a longer text
         ids, mask = F.pad(input_ids, (0, longer)), F.pad(attention_mask, (0, longer))
         ids = torch.cat((ids, ids[texts], all_ids[other_texts]))
         mask = torch.cat((mask, mask[texts], all_masks[other_texts]))
         matched = (torch.arange(len(ids), device=ids.device) < len(input_ids)).long()
-        return self._itm_logits(chosen, ids, mask), matched
+        groups = length_groups(mask)
+        logits = [
+            self._itm_logits(select_pictures(pictures, numbers[rows]), *trimmed(ids[rows], mask[rows]))
+            for rows in groups
+        ]
+        return torch.cat(logits), matched[torch.cat(groups)]
 
     def _itg_loss(
         self, queries: Sequence[KeysValues], input_ids: Tensor, attention_mask: Tensor, owners: Sequence[int]
@@ -336,17 +339,21 @@ class Blip2Retrieval(Blip2Base):
         ``queries`` are their self-attention keys and values: they don't see the text (figure 2's multimodal causal
         mask), so these are the same with and without it. ``owners`` tells the picture of each text.
         """
-        if len(owners) > len(queries[0][0]):
-            rows = torch.tensor(owners, device=input_ids.device)
-            queries = [(keys.index_select(0, rows), values.index_select(0, rows)) for keys, values in queries]
-        ids = input_ids.clone()
-        ids[:, 0] = self.tokenizer.bos_token_id
-        length, before = ids.shape[1] - 1, queries[0][0].shape[2]  # nothing comes after the last token
-        mask = torch.ones(length, before + length, dtype=torch.bool, device=ids.device).tril(before)
-        hidden = self.multimodal_backbone(input_ids=ids[:, :-1], attention_mask=mask[None], past_keys_values=queries)
-        learned = attention_mask[:, 1:].bool()
-        logits = self.multimodal_backbone.lm_logits(hidden[learned])  # only where there is something to learn
-        return F.cross_entropy(logits.float(), ids[:, 1:][learned], label_smoothing=LABEL_SMOOTHING)
+        pictures = torch.tensor(owners, device=input_ids.device)
+        total = input_ids.new_zeros((), dtype=torch.float32)
+        for rows in length_groups(attention_mask):
+            ids, mask = trimmed(input_ids[rows], attention_mask[rows])
+            ids[:, 0] = self.tokenizer.bos_token_id
+            own = [(k.index_select(0, pictures[rows]), v.index_select(0, pictures[rows])) for k, v in queries]
+            length, before = ids.shape[1] - 1, own[0][0].shape[2]  # nothing comes after the last token
+            causal = torch.ones(length, before + length, dtype=torch.bool, device=ids.device).tril(before)
+            hidden = self.multimodal_backbone(input_ids=ids[:, :-1], attention_mask=causal[None], past_keys_values=own)
+            learned = mask[:, 1:].bool()
+            logits = self.multimodal_backbone.lm_logits(hidden[learned])  # only where there is something to learn
+            total = total + F.cross_entropy(
+                logits.float(), ids[:, 1:][learned], label_smoothing=LABEL_SMOOTHING, reduction="sum"
+            )
+        return total / attention_mask[:, 1:].sum()
 
     # ----- parts -----
 
@@ -380,9 +387,3 @@ def _joined(*groups: PictureKeysValues) -> PictureKeysValues:
         None if parts[0] is None else (torch.cat([k for k, _ in parts]), torch.cat([v for _, v in parts]))
         for parts in layers
     )
-
-
-def _trimmed(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Without columns that are padding in all rows."""
-    length = int(mask.sum(1).max())
-    return ids[:, :length], mask[:, :length]

@@ -181,6 +181,7 @@ def test_a_tokenizer_that_does_not_fit_is_an_error(retrieval_config, retrieval_m
         ({"topk": 0}, "topk=0"),
         ({"temperature": 0}, "temperature=0 must be 0.001 or more"),
         ({"loss_weights": {"itd": 1}}, r"unknown key 'itd' \(did you mean 'it.'\?\)"),
+        ({"captions_per_picture": 0}, "captions_per_picture=0 must be at least 1, or 'all'"),
         ({"text_backbone": {"type": "OPTForCausalLM"}}, "Blip2Retrieval has no text_backbone"),
     ],
 )

@@ -1,6 +1,7 @@
 """The three objectives of stage 1: what each may see (arXiv 2301.12597, figure 2), and their losses by hand."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from blip2.models.contrastive import contrastive_loss, hard_negatives, same_item
+from blip2.models.retrieval_texts import length_groups
 from blip2.structures import DataSample
 
 TEXTS = ["a red boat", "two birds sit on a wire", "three children fly a kite above the hill", "a yellow plate"]
@@ -115,7 +117,7 @@ def generation(case, monkeypatch):
         kept = []
         keys_values = model.multimodal_backbone.project_encoder(image_embeds)
         model.multimodal_backbone(model.query_tokens, encoder_keys_values=keys_values, kept_keys_values=kept)
-        loss = model._itg_loss(kept, ids, mask)
+        loss = model._itg_loss(kept, ids, mask, [0])
         return seen["hidden"], loss, kept
 
     return run
@@ -264,6 +266,50 @@ def test_generation_loss_is_the_mean_over_all_tokens_text_by_text(model):
         one = model.loss(picture[None], samples([text]))["lm_loss"]
         total, count = total + one.item() * (len(ids) - 1), count + len(ids) - 1
     assert loss.item() == pytest.approx(total / count, abs=1e-5)
+
+
+def test_generation_learns_several_texts_of_a_picture_the_other_losses_the_first(model, monkeypatch):
+    monkeypatch.setattr(torch, "multinomial", lambda weights, _: weights.argmax(1)[:, None])
+    several = [[TEXTS[0], TEXTS[1], TEXTS[2]], [TEXTS[3]], [TEXTS[2], TEXTS[0]], [TEXTS[1], "a kite"]]
+    batch = [DataSample(gt_caption=texts) for texts in several]
+    first_ones = model.loss(pictures(), samples([texts[0] for texts in several]))
+    model.captions_per_picture = "all"
+    losses = model.loss(pictures(), batch)
+    assert_close({k: losses[k] for k in ("itc_loss", "itm_loss")}, {k: first_ones[k] for k in ("itc_loss", "itm_loss")})
+    total, count = 0.0, 0
+    for picture, texts in zip(pictures(), several, strict=True):
+        for text in texts:
+            (ids,) = model.tokenizer.encode([text])
+            one = model.loss(picture[None], samples([text]))["lm_loss"]
+            total, count = total + one.item() * (len(ids) - 1), count + len(ids) - 1
+    assert losses["lm_loss"].item() == pytest.approx(total / count, abs=1e-5)
+    model.captions_per_picture = 2
+    assert model.loss(pictures(), batch)["lm_loss"] != losses["lm_loss"]
+
+
+def test_texts_are_computed_in_groups_of_similar_length_to_the_same_effect(model, monkeypatch):
+    monkeypatch.setattr(torch, "multinomial", lambda weights, _: weights.argmax(1)[:, None])
+    in_one = model.loss(pictures(), samples())
+    monkeypatch.setattr("blip2.models.blip2_retrieval.length_groups", lambda mask: length_groups(mask, least=1))
+    seen = []
+    query_with_text = model.query_with_text
+    monkeypatch.setattr(
+        model, "query_with_text", lambda pictures, ids, mask: seen.append(ids) or query_with_text(pictures, ids, mask)
+    )
+    assert_close(model.loss(pictures(), samples()), in_one)
+    assert len(seen) > 1 and seen[0].shape[1] < seen[-1].shape[1]
+
+
+def test_length_groups_have_all_texts_once_and_little_padding():
+    lengths = torch.randint(4, 30, (500,), generator=torch.Generator().manual_seed(0))
+    groups = length_groups(torch.arange(30) < lengths[:, None], least=20)
+    assert torch.cat(groups).sort().values.tolist() == list(range(500))
+    ends = [(int(lengths[rows].min()), int(lengths[rows].max())) for rows in groups]
+    assert all(low[1] <= high[0] for low, high in pairwise(ends))
+    assert min(map(len, groups)) >= 20 and len(groups) > 5
+    padded = sum(len(rows) * high for rows, (_, high) in zip(groups, ends, strict=True))
+    assert padded < 1.2 * int(lengths.sum()) < 500 * 29
+    assert [len(rows) for rows in length_groups(torch.ones(7, 3))] == [7]
 
 
 # ----- training -----
