@@ -3,10 +3,12 @@
 Letters: B pictures, M texts, Q queries, D width. The largest things here are B×M.
 """
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from mmengine.dist import all_reduce
+from mmengine.logging import print_log
 from torch import Tensor
 
 from .contrastive import similarity
@@ -16,6 +18,8 @@ from .contrastive import similarity
 BEHIND = 100.0
 # Numbers of queries × texts that are held at once: 64 MiB in float32.
 _CHUNK = 2**24
+# How often it is told how far the matching is: with many pictures it goes on for minutes.
+SECONDS = 20.0
 
 
 def similarity_matrix(image_feat: Tensor, text_feat: Tensor) -> Tensor:
@@ -43,7 +47,11 @@ def rank_both_ways(
     of_picture, of_text = _best(scores, topk), _best(scores.T, topk).T  # B×M
     logits = torch.zeros_like(scores)
     rank, world_size = share
+    told = time.monotonic()
     for picture in range(rank, len(scores), world_size):
+        if time.monotonic() - told > SECONDS:
+            print_log(f"the texts of {picture} of {len(scores)} pictures are matched", "current")
+            told = time.monotonic()
         texts = (of_picture[picture] | of_text[picture]).nonzero().squeeze(1)
         if len(texts):
             logits[picture, texts] = match(picture, texts).to(scores)

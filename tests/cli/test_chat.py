@@ -1,5 +1,6 @@
 """`blip2 chat`, with an answerer that says how red the picture is and how many words its prompt has."""
 
+import contextlib
 import io
 import os
 import pty
@@ -153,6 +154,15 @@ class Pty:
         return self.unread
 
 
+def interrupted(process: subprocess.Popen, seconds: float = 60) -> int:
+    """The exit status after Ctrl-C, as often as it takes: readline misses one that comes just before it waits."""
+    for _ in range(int(seconds / 3)):
+        process.send_signal(signal.SIGINT)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(timeout=3)
+    return process.wait(timeout=0)
+
+
 def test_terminal_has_a_prompt_and_an_interrupt_ends_cleanly(picture, toy) -> None:
     terminal = Pty()
     process = start(picture, toy, stdin=terminal.theirs, stdout=terminal.theirs, stderr=terminal.theirs)
@@ -162,8 +172,7 @@ def test_terminal_has_a_prompt_and_an_interrupt_ends_cleanly(picture, toy) -> No
         os.write(terminal.ours, b"red?\n")
         terminal.expect(b"2 3\r\n")
         terminal.expect(b"> ")
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 130
+        assert interrupted(process) == 130
     finally:
         process.kill()
     rest = terminal.rest()

@@ -160,3 +160,12 @@ def test_texts_that_do_not_fit_the_pictures_are_an_error(model):
     ids, mask, _ = model.tokenize(TEXTS[:3])
     with pytest.raises(ValueError, match="3 texts cannot be shared out among 2 pictures"):
         model.itm_logits(embeds, ids, mask)
+
+
+def test_long_matching_tells_how_far_it_is(monkeypatch):
+    told, now = [], iter(range(0, 1000, 10))
+    monkeypatch.setattr(retrieval_scoring, "print_log", lambda message, logger: told.append((message, logger)))
+    monkeypatch.setattr(retrieval_scoring.time, "monotonic", lambda: next(now))
+    retrieval_scoring.rank_both_ways(torch.rand(7, 3), 2, lambda picture, texts: torch.zeros(len(texts)))
+    assert told[0] == ("the texts of 2 of 7 pictures are matched", "current")
+    assert 1 < len(told) < 7
