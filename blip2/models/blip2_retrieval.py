@@ -251,14 +251,7 @@ class Blip2Retrieval(Blip2Base):
             FloatingPointError: features that are NaN or infinite; names their numbers in the batch.
         """
         images, samples = self._batch(images, data_samples)
-        texts = [texts_to_learn(sample, self.captions_per_picture, self.training) for sample in samples]
-        owners = [*range(len(texts)), *(picture for picture, own in enumerate(texts) for _ in own[1:])]
-        all_texts = [own[0] for own in texts] + [text for own in texts for text in own[1:]]
-        all_ids, all_masks, num_cut = self.tokenize(all_texts, images.device)
-        if num_cut:
-            self._tell(
-                f"texts longer than max_txt_len={self.max_txt_len} tokens are cut (here {num_cut} of {len(all_texts)})"
-            )
+        all_ids, all_masks, owners = self._texts_to_learn(samples, images.device)
         input_ids, attention_mask = trimmed(all_ids[: len(samples)], all_masks[: len(samples)])  # a text of each
         image_embeds = self.encode_image(images)
         pictures = self.multimodal_backbone.project_encoder(image_embeds)  # once, for all three losses
@@ -283,6 +276,18 @@ class Blip2Retrieval(Blip2Base):
         if weight["itg"]:
             losses["lm_loss"] = weight["itg"] * self._itg_loss(queries, all_ids, all_masks, owners)
         return losses
+
+    def _texts_to_learn(self, samples: Sequence[DataSample], device: torch.device) -> tuple[Tensor, Tensor, list[int]]:
+        """Ids and mask M×T of a text of each sample, then of their further texts; and whose each of the M texts is."""
+        texts = [texts_to_learn(sample, self.captions_per_picture, self.training) for sample in samples]
+        owned = list(enumerate(own[0] for own in texts))
+        owned += [(owner, text) for owner, own in enumerate(texts) for text in own[1:]]
+        ids, masks, num_cut = self.tokenize([text for _, text in owned], device)
+        if num_cut:
+            self._tell(
+                f"texts longer than max_txt_len={self.max_txt_len} tokens are cut (here {num_cut} of {len(owned)})"
+            )
+        return ids, masks, [owner for owner, _ in owned]
 
     def _similarities(self, query_hidden: Tensor, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of contrast, pictures × all texts and texts × all pictures; others' features have no gradient."""
@@ -311,13 +316,13 @@ class Blip2Retrieval(Blip2Base):
         """
         texts, others = wrong_pictures
         own, other_texts = wrong_texts
-        if get_world_size() == 1:
-            numbers = torch.cat((torch.arange(len(input_ids)).to(others), others, own))
-        else:
+        right = torch.arange(len(input_ids), device=input_ids.device)
+        if get_world_size() > 1:
             everyone = gather_rows(image_embeds, with_gradient=True)
             theirs = self.multimodal_backbone.project_encoder(everyone.index_select(0, others))
-            pictures = _joined(pictures, theirs, select_pictures(pictures, own))
-            numbers = torch.arange(len(input_ids) + len(others) + len(own), device=others.device)
+            pictures = _joined(pictures, theirs)
+            others = len(right) + torch.arange(len(others), device=right.device)
+        numbers = torch.cat((right, others, own))
         all_ids, all_masks = gather_rows(input_ids), gather_rows(attention_mask)
         longer = all_ids.shape[1] - input_ids.shape[1]  # another process may have a longer text
         ids, mask = F.pad(input_ids, (0, longer)), F.pad(attention_mask, (0, longer))

@@ -56,13 +56,14 @@ def length_groups(attention_mask: Tensor, least: int = 32) -> list[Tensor]:
 
     A group has at least `least` texts, and goes on as long as these are no more than a fifth longer than its first.
     """
-    lengths, order = attention_mask.sum(1).cpu().sort(stable=True)
+    ascending, order = attention_mask.sum(1).sort(stable=True)
+    lengths = ascending.tolist()
     sizes, first = [], 0
-    for place, length in enumerate(lengths.tolist()):
-        if place - first >= least and length > 1.2 * int(lengths[first]) and len(lengths) - place >= least:
+    for place, length in enumerate(lengths):
+        if place - first >= least and length > 1.2 * lengths[first] and len(lengths) - place >= least:
             sizes.append(place - first)
             first = place
-    return list(order.to(attention_mask.device).split([*sizes, len(lengths) - first]))
+    return list(order.split([*sizes, len(lengths) - first]))
 
 
 def trimmed(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

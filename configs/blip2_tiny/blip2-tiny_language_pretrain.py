@@ -1,4 +1,4 @@
-# Stage 2: the language model, on text alone.
+# Before the two stages: the language model, on text alone.
 _base_ = [
     "../_base_/models/blip2_tiny.py",
     "../_base_/schedules/scenes_pretrain.py",

@@ -4,7 +4,7 @@ _base_ = ["blip2-tiny_shapes-retrieval.py"]
 load_from = None
 model = dict(
     captions_per_picture=3,
-    loss_weights=dict(itc=0.2, itm=0.4),  # in equal parts, text generation learns far more slowly
+    loss_weights=dict(itc=0.2, itm=0.4),  # in equal parts, text generation learns more slowly
 )
 
 # Besides captions, sentences that give every object its place. Small batches: more steps for the same pictures.

@@ -1,4 +1,4 @@
-# Stage 1: the image encoder, by captioning with a decoder that is thrown away.
+# Before the two stages: the image encoder, by captioning with a decoder that is thrown away.
 _base_ = [
     "../_base_/models/blip2_tiny.py",
     "../_base_/datasets/scenes_caption.py",

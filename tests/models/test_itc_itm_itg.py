@@ -1,7 +1,6 @@
 """The three objectives of stage 1: what each may see (arXiv 2301.12597, figure 2), and their losses by hand."""
 
 import math
-from itertools import pairwise
 
 import pytest
 import torch
@@ -298,18 +297,6 @@ def test_texts_are_computed_in_groups_of_similar_length_to_the_same_effect(model
     )
     assert_close(model.loss(pictures(), samples()), in_one)
     assert len(seen) > 1 and seen[0].shape[1] < seen[-1].shape[1]
-
-
-def test_length_groups_have_all_texts_once_and_little_padding():
-    lengths = torch.randint(4, 30, (500,), generator=torch.Generator().manual_seed(0))
-    groups = length_groups(torch.arange(30) < lengths[:, None], least=20)
-    assert torch.cat(groups).sort().values.tolist() == list(range(500))
-    ends = [(int(lengths[rows].min()), int(lengths[rows].max())) for rows in groups]
-    assert all(low[1] <= high[0] for low, high in pairwise(ends))
-    assert min(map(len, groups)) >= 20 and len(groups) > 5
-    padded = sum(len(rows) * high for rows, (_, high) in zip(groups, ends, strict=True))
-    assert padded < 1.2 * int(lengths.sum()) < 500 * 29
-    assert [len(rows) for rows in length_groups(torch.ones(7, 3))] == [7]
 
 
 # ----- training -----
