@@ -19,7 +19,7 @@ from .contrastive import LABEL_SMOOTHING, contrastive_loss, gather_rows, hard_ne
 from .draw import check_count
 from .qformer.layers import KeysValues
 from .retrieval_scoring import rank_both_ways, refuse_not_finite, similarity_matrix
-from .retrieval_texts import length_groups, texts_of, texts_to_learn, token_ids, trimmed
+from .retrieval_texts import texts_of, texts_to_learn, token_ids, trimmed
 
 LOSSES = ("itc", "itm", "itg")
 MIN_TEMPERATURE = 0.001
@@ -329,12 +329,7 @@ class Blip2Retrieval(Blip2Base):
         ids = torch.cat((ids, ids[texts], all_ids[other_texts]))
         mask = torch.cat((mask, mask[texts], all_masks[other_texts]))
         matched = (torch.arange(len(ids), device=ids.device) < len(input_ids)).long()
-        groups = length_groups(mask)
-        logits = [
-            self._itm_logits(select_pictures(pictures, numbers[rows]), *trimmed(ids[rows], mask[rows]))
-            for rows in groups
-        ]
-        return torch.cat(logits), matched[torch.cat(groups)]
+        return self._itm_logits(select_pictures(pictures, numbers), ids, mask), matched
 
     def _itg_loss(
         self, queries: Sequence[KeysValues], input_ids: Tensor, attention_mask: Tensor, owners: Sequence[int]
@@ -344,21 +339,17 @@ class Blip2Retrieval(Blip2Base):
         ``queries`` are their self-attention keys and values: they don't see the text (figure 2's multimodal causal
         mask), so these are the same with and without it. ``owners`` tells the picture of each text.
         """
-        pictures = torch.tensor(owners, device=input_ids.device)
-        total = input_ids.new_zeros((), dtype=torch.float32)
-        for rows in length_groups(attention_mask):
-            ids, mask = trimmed(input_ids[rows], attention_mask[rows])
-            ids[:, 0] = self.tokenizer.bos_token_id
-            own = [(k.index_select(0, pictures[rows]), v.index_select(0, pictures[rows])) for k, v in queries]
-            length, before = ids.shape[1] - 1, own[0][0].shape[2]  # nothing comes after the last token
-            causal = torch.ones(length, before + length, dtype=torch.bool, device=ids.device).tril(before)
-            hidden = self.multimodal_backbone(input_ids=ids[:, :-1], attention_mask=causal[None], past_keys_values=own)
-            learned = mask[:, 1:].bool()
-            logits = self.multimodal_backbone.lm_logits(hidden[learned])  # only where there is something to learn
-            total = total + F.cross_entropy(
-                logits.float(), ids[:, 1:][learned], label_smoothing=LABEL_SMOOTHING, reduction="sum"
-            )
-        return total / attention_mask[:, 1:].sum()
+        if len(owners) > len(queries[0][0]):
+            rows = torch.tensor(owners, device=input_ids.device)
+            queries = [(keys.index_select(0, rows), values.index_select(0, rows)) for keys, values in queries]
+        ids = input_ids.clone()
+        ids[:, 0] = self.tokenizer.bos_token_id
+        length, before = ids.shape[1] - 1, queries[0][0].shape[2]  # nothing comes after the last token
+        mask = torch.ones(length, before + length, dtype=torch.bool, device=ids.device).tril(before)
+        hidden = self.multimodal_backbone(input_ids=ids[:, :-1], attention_mask=mask[None], past_keys_values=queries)
+        learned = attention_mask[:, 1:].bool()
+        logits = self.multimodal_backbone.lm_logits(hidden[learned])  # only where there is something to learn
+        return F.cross_entropy(logits.float(), ids[:, 1:][learned], label_smoothing=LABEL_SMOOTHING)
 
     # ----- parts -----
 

@@ -51,21 +51,6 @@ def token_ids(
     return input_ids, attention_mask, sum(len(row) > max_txt_len for row in ids)
 
 
-def length_groups(attention_mask: Tensor, least: int = 32) -> list[Tensor]:
-    """The numbers of M×T texts in groups of similar length, the shortest first, to be computed with little padding.
-
-    A group has at least `least` texts, and goes on as long as these are no more than a fifth longer than its first.
-    """
-    ascending, order = attention_mask.sum(1).sort(stable=True)
-    lengths = ascending.tolist()
-    sizes, first = [], 0
-    for place, length in enumerate(lengths):
-        if place - first >= least and length > 1.2 * lengths[first] and len(lengths) - place >= least:
-            sizes.append(place - first)
-            first = place
-    return list(order.split([*sizes, len(lengths) - first]))
-
-
 def trimmed(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Ids and mask without the columns that are padding in all rows."""
     length = int(mask.sum(1).max())

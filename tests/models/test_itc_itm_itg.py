@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from blip2.models.contrastive import contrastive_loss, hard_negatives, same_item
-from blip2.models.retrieval_texts import length_groups
 from blip2.structures import DataSample
 
 TEXTS = ["a red boat", "two birds sit on a wire", "three children fly a kite above the hill", "a yellow plate"]
@@ -284,19 +283,6 @@ def test_generation_learns_several_texts_of_a_picture_the_other_losses_the_first
     assert losses["lm_loss"].item() == pytest.approx(total / count, abs=1e-5)
     model.captions_per_picture = 2
     assert model.loss(pictures(), batch)["lm_loss"] != losses["lm_loss"]
-
-
-def test_texts_are_computed_in_groups_of_similar_length_to_the_same_effect(model, monkeypatch):
-    monkeypatch.setattr(torch, "multinomial", lambda weights, _: weights.argmax(1)[:, None])
-    in_one = model.loss(pictures(), samples())
-    monkeypatch.setattr("blip2.models.blip2_retrieval.length_groups", lambda mask: length_groups(mask, least=1))
-    seen = []
-    query_with_text = model.query_with_text
-    monkeypatch.setattr(
-        model, "query_with_text", lambda pictures, ids, mask: seen.append(ids) or query_with_text(pictures, ids, mask)
-    )
-    assert_close(model.loss(pictures(), samples()), in_one)
-    assert len(seen) > 1 and seen[0].shape[1] < seen[-1].shape[1]
 
 
 # ----- training -----
