@@ -6,6 +6,7 @@ from typing import Any
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from blip2.models.linear import Linear
 from blip2.registry import MODELS
 
 _DEFAULT_INIT = {"type": "Normal", "layer": "Linear", "std": 0.01}
@@ -36,7 +37,7 @@ class LinearClsHead(BaseModule):
                 raise ValueError(f"LinearClsHead: {name} must be a positive integer, not {value}.")
         self.num_classes = num_classes
         self.in_channels = in_channels
-        self.fc = nn.Linear(in_channels, num_classes)
+        self.fc = Linear(in_channels, num_classes)
 
     def forward(self, feats: Tensor | Sequence[Tensor]) -> Tensor:
         """Project ``… × in_channels`` to ``… × num_classes``; of a sequence of features (a backbone's), the last."""
@@ -71,7 +72,7 @@ class ITMHead(BaseModule):
         self.cal_acc = cal_acc
         if with_pooler:
             self.pooler = Pooler(hidden_size)
-        self.fc = nn.Linear(hidden_size, 2)
+        self.fc = Linear(hidden_size, 2)
 
     def forward(self, feats: Tensor | Sequence[Tensor]) -> Tensor:
         """Features R×S×D (of a sequence of them, the last) to logits R×S×2, or R×2 with the pooler."""
@@ -82,7 +83,7 @@ class ITMHead(BaseModule):
 class Pooler(nn.Module):
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
-        self.dense = nn.Linear(hidden_size, hidden_size)
+        self.dense = Linear(hidden_size, hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.dense(x[:, 0]).tanh()

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from blip2.models.linear import Linear
 from blip2.registry import MODELS
 
 from .architectures import opt_config
@@ -66,7 +67,7 @@ class OPTForCausalLM(nn.Module):
         self.name_or_path = name_or_path
         self.config = config
         self.model = OPTModel(config, with_cp)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
         self.tie_weights()
         self.register_load_state_dict_pre_hook(_complete_tied)
         self.register_load_state_dict_post_hook(_tie_again)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blip2.models.gradient_checkpointing import run_layer
+from blip2.models.linear import Linear
 
 from .architectures import OPTConfig
 from .kv_cache import BeamCache, LayerCache
@@ -35,10 +36,10 @@ class OPTAttention(nn.Module):
         super().__init__()
         self.num_heads = num_heads
         self.dropout = dropout
-        self.k_proj = nn.Linear(hidden_size, hidden_size)
-        self.v_proj = nn.Linear(hidden_size, hidden_size)
-        self.q_proj = nn.Linear(hidden_size, hidden_size)
-        self.out_proj = nn.Linear(hidden_size, hidden_size)
+        self.k_proj = Linear(hidden_size, hidden_size)
+        self.v_proj = Linear(hidden_size, hidden_size)
+        self.q_proj = Linear(hidden_size, hidden_size)
+        self.out_proj = Linear(hidden_size, hidden_size)
 
     def forward(self, x: Tensor, mask: Tensor | None, cache: LayerCache | None = None) -> Tensor:
         query, key, value = (self._heads(proj(x)) for proj in (self.q_proj, self.k_proj, self.v_proj))  # B×H×T×d
@@ -59,8 +60,8 @@ class OPTDecoderLayer(nn.Module):
         self.dropout = config.dropout
         self.self_attn = OPTAttention(config.hidden_size, config.num_attention_heads, config.attention_dropout)
         self.self_attn_layer_norm = nn.LayerNorm(config.hidden_size)
-        self.fc1 = nn.Linear(config.hidden_size, config.ffn_dim)
-        self.fc2 = nn.Linear(config.ffn_dim, config.hidden_size)
+        self.fc1 = Linear(config.hidden_size, config.ffn_dim)
+        self.fc2 = Linear(config.ffn_dim, config.hidden_size)
         self.final_layer_norm = nn.LayerNorm(config.hidden_size)
 
     def forward(self, x: Tensor, mask: Tensor | None, cache: LayerCache | None = None) -> Tensor:

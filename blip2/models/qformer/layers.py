@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blip2.models.gradient_checkpointing import run_layer
+from blip2.models.linear import Linear
 
 from .config import QformerConfig
 
@@ -39,9 +40,9 @@ class Projections(nn.Module):
 
     def __init__(self, width: int, source_width: int) -> None:
         super().__init__()
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(source_width, width)
-        self.value = nn.Linear(source_width, width)
+        self.query = Linear(width, width)
+        self.key = Linear(source_width, width)
+        self.value = Linear(source_width, width)
 
 
 class Output(nn.Module):
@@ -49,7 +50,7 @@ class Output(nn.Module):
 
     def __init__(self, in_width: int, config: QformerConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(in_width, config.hidden_size)
+        self.dense = Linear(in_width, config.hidden_size)
         self.LayerNorm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = dropout(config.hidden_dropout_prob)
 
@@ -60,7 +61,7 @@ class Output(nn.Module):
 class Intermediate(nn.Module):
     def __init__(self, config: QformerConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.intermediate_size)
+        self.dense = Linear(config.hidden_size, config.intermediate_size)
         self.activation = _ACTIVATIONS[config.hidden_act]()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -173,7 +174,7 @@ class Embeddings(nn.Module):
 class LMTransform(nn.Module):
     def __init__(self, config: QformerConfig) -> None:
         super().__init__()
-        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.dense = Linear(config.hidden_size, config.hidden_size)
         self.activation = _ACTIVATIONS[config.hidden_act]()
         self.LayerNorm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
@@ -185,7 +186,7 @@ class LMPredictions(nn.Module):
     def __init__(self, config: QformerConfig) -> None:
         super().__init__()
         self.transform = LMTransform(config)
-        self.decoder = nn.Linear(config.hidden_size, config.vocab_size)
+        self.decoder = Linear(config.hidden_size, config.vocab_size)
         self.bias = self.decoder.bias
 
     def forward(self, x: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from blip2.models.linear import Linear, linear
+
 from .pos_embed import add_relative_bias
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"GELU": nn.GELU, "ReLU": nn.ReLU, "SiLU": nn.SiLU}
@@ -106,8 +108,8 @@ class Attention(nn.Module):
         if self.has_qv_bias:
             self.q_bias = nn.Parameter(torch.zeros(embed_dims))
             self.v_bias = nn.Parameter(torch.zeros(embed_dims))
-        self.qkv = nn.Linear(embed_dims, 3 * embed_dims, bias=bias is True)
-        self.proj = nn.Linear(embed_dims, embed_dims)
+        self.qkv = Linear(embed_dims, 3 * embed_dims, bias=bias is True)
+        self.proj = Linear(embed_dims, embed_dims)
         self.proj_drop = dropout(proj_drop)
         self.has_relative_bias = relative_grid is not None
         if relative_grid is not None:
@@ -118,7 +120,7 @@ class Attention(nn.Module):
         bias: Tensor | None = self.qkv.bias
         if self.has_qv_bias:
             bias = torch.cat((self.q_bias, torch.zeros_like(self.q_bias), self.v_bias))
-        qkv = F.linear(x, self.qkv.weight, bias).unflatten(2, (3, self.num_heads, -1))  # B×N×3×H×(D/H)
+        qkv = linear(x, self.qkv.weight, bias).unflatten(2, (3, self.num_heads, -1))  # B×N×3×H×(D/H)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)
         if self.has_relative_bias:
             attn_bias = self.relative_position_bias_table[self.relative_position_index].permute(2, 0, 1)
@@ -134,8 +136,8 @@ class FFN(nn.Module):
 
     def __init__(self, embed_dims: int, hidden: int, act_cfg: dict[str, Any], drop: float) -> None:
         super().__init__()
-        expand = nn.Sequential(nn.Linear(embed_dims, hidden), build_activation(act_cfg), dropout(drop))
-        self.layers = nn.Sequential(expand, nn.Linear(hidden, embed_dims), dropout(drop))
+        expand = nn.Sequential(Linear(embed_dims, hidden), build_activation(act_cfg), dropout(drop))
+        self.layers = nn.Sequential(expand, Linear(hidden, embed_dims), dropout(drop))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layers(x)
