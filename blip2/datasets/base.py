@@ -98,8 +98,12 @@ class BaseImageDataset(BaseDataset):
         try:
             return super().__getitem__(idx)
         except ImageError as error:
-            info = self.get_data_info(idx)
-            return BadImage(str(info["img_path"]), info.get("image_id"), info["sample_idx"], error.reason)
+            return self.bad_image(idx, error)
+
+    def bad_image(self, idx: int, error: ImageError) -> BadImage:
+        """The record of the unreadable picture of sample `idx`."""
+        info = self.get_data_info(idx)
+        return BadImage(str(info["img_path"]), info.get("image_id"), info["sample_idx"], error.reason)
 
 
 def missing_pictures(paths: Sequence[str]) -> list[str]:

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -13,7 +13,7 @@ from mmengine.utils import is_abs
 
 from blip2.datasets.base import BaseImageDataset
 from blip2.registry import DATASETS
-from blip2.utils.errors import AnnotationError, MissingImageError
+from blip2.utils.errors import AnnotationError, ImageError, MissingImageError
 from blip2.utils.pictures import PICTURE_SUFFIXES
 from blip2.utils.question_annotations import QuestionEntry, read_gqa, read_vqa
 
@@ -81,6 +81,45 @@ class QuestionDataset(BaseImageDataset):
             info.update({key: [info[key][i] for i in chosen] for key in _QUESTION_FIELDS if key in info})
         return self.pipeline(info)
 
+    # ----- several questions in one sample, as evaluation asks for them -----
+
+    def picture_groups(self) -> list[list[int]] | None:
+        """The places of the questions about each picture, in order of first appearance.
+
+        None where a sample has several questions anyway, or where a transform of somebody else's may not take them.
+        """
+        if self.sample_per != "question" or not all(
+            _takes_several(transform) for transform in self.pipeline.transforms
+        ):
+            return None
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for place in range(len(self)):
+            info = self.get_data_info(place)
+            groups.setdefault((info["img_path"], *(key for key in _QUESTION_FIELDS if key in info)), []).append(place)
+        return list(groups.values())
+
+    def joined(self, indices: Sequence[int]) -> Any:
+        """One sample of the questions at `indices`, all about one picture, as ``sample_per='image'`` would give it."""
+        samples = [self.get_data_info(place) for place in indices]
+        try:
+            return self.pipeline(_together(samples, [key for key in _QUESTION_FIELDS if key in samples[0]]))
+        except ImageError as error:
+            if not self.skip_bad_images:
+                raise
+            return self.bad_image(indices[0], error)
+
+    @staticmethod
+    def parted(fields: Mapping[str, Any]) -> list[dict]:
+        """The fields of each question of a joined sample that a model has answered."""
+        own = [key for key in fields if key in _QUESTION_FIELDS or key.startswith("pred_")]
+        count = len(fields["pred_answer"])
+        return [{**fields, **{key: fields[key][place] for key in own}} for place in range(count)]
+
+
+def _takes_several(transform: Any) -> bool:
+    """Whether a transform leaves questions alone or takes lists of them: ours do, mmcv's know pictures only."""
+    return type(transform).__module__.partition(".")[0] in ("blip2", "mmcv", "torchvision")
+
 
 _QUESTION_FIELDS = (
     *("question", "question_id", "gt_answer", "gt_answer_weight"),
@@ -111,9 +150,13 @@ def _by_picture(samples: list[dict]) -> list[dict]:
                 f"some questions about the picture {path} have {partial!r} and others don't; complete the annotations, "
                 "or take a sample_per='question'"
             )
-        lists = {key: [sample[key] for sample in group] for key in keys}
-        pictures.append({"img_path": path, "image_id": group[0]["image_id"], **lists})
+        pictures.append(_together(group, keys))
     return pictures
+
+
+def _together(samples: Sequence[dict], keys: Sequence[str]) -> dict:
+    """One sample of several about the same picture, with lists of what is under `keys`."""
+    return {**samples[0], **{key: [sample[key] for sample in samples] for key in keys}}
 
 
 @DATASETS.register_module()

@@ -17,24 +17,30 @@ from torch.utils.data import DataLoader, Dataset, Sampler, get_worker_info
 from blip2.engine import random_state
 from blip2.engine.errors import OptionError
 
+# A sample by its place in the data set; several that are fetched and predicted as one (see `picture_groups`) by theirs.
+Index = int | tuple[int, ...]
+
 
 class Batch(NamedTuple):
     """What the loaders yield: `data` is what the collate function made of the readable samples."""
 
     data: Any
-    indices: list[int]  # places in the data set of the readable samples
+    indices: list[Index]  # of the readable samples
     bad: list[tuple[int, Any]]  # places and records of the others (see `blip2.datasets.BadImage`)
 
 
 class Place(NamedTuple):
-    """One sample to fetch: its index in the data set, and the seed of its augmentation (None for none)."""
+    """What to fetch, and the seed of its augmentation (None for none)."""
 
-    sample: int
+    sample: Index
     seed: int | None
 
 
 class PlacedSamples(Dataset):
-    """`dataset` asked by `Place`; answers (index, sample). Its other attributes are those of `dataset`."""
+    """`dataset` asked by `Place`; answers (index, sample). Its other attributes are those of `dataset`.
+
+    For several samples in one it is asked for ``joined(indices)``.
+    """
 
     def __init__(self, dataset: Any) -> None:
         self.dataset = dataset
@@ -42,8 +48,10 @@ class PlacedSamples(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, place: Place) -> tuple[int, Any]:
+    def __getitem__(self, place: Place) -> tuple[Index, Any]:
         index, seed = place
+        if isinstance(index, tuple):
+            return index, self.dataset.joined(index)
         if seed is None:
             return index, self.dataset[index]
         if get_worker_info() is not None:  # a worker's generators serve nothing else
@@ -66,9 +74,9 @@ class CollateReadable:
     def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
         self.collate = collate
 
-    def __call__(self, items: Sequence[tuple[int, Any]]) -> Batch:
+    def __call__(self, items: Sequence[tuple[Index, Any]]) -> Batch:
         good = [(index, sample) for index, sample in items if not is_bad_record(sample)]
-        bad = [(index, sample) for index, sample in items if is_bad_record(sample)]
+        bad = [(one, sample) for index, sample in items if is_bad_record(sample) for one in places(index)]
         data = self.collate([sample for _, sample in good]) if good else None
         return Batch(data, [index for index, _ in good], bad)
 
@@ -129,17 +137,37 @@ def train_loader(runner: Any, dataloader: DataLoader | dict, *, endless: bool) -
     return _rebuilt(plain, TrainBatches(batches, sampler, runner.seed, endless))
 
 
-def evaluation_batches(length: int, batch_size: int) -> list[list[int]]:
+def places(index: Index) -> tuple[int, ...]:
+    return index if isinstance(index, tuple) else (index,)
+
+
+def evaluation_batches(length: int, batch_size: int) -> list[list[Index]]:
     """The data set's indices in order, cut into batches; the last one may be short."""
     return [list(range(start, min(start + batch_size, length))) for start in range(0, length, batch_size)]
 
 
-class OwnBatches(Sampler[list[Place]]):
-    """Every ``world_size``-th batch of `batches`, from this process's rank on; nothing is padded."""
+def joined_batches(groups: Sequence[Sequence[int]], batch_size: int) -> list[list[Index]]:
+    """As `evaluation_batches`, of samples of which each group is fetched as one; a batch has `batch_size` at most."""
+    batches: list[list[Index]] = [[]]
+    room = batch_size
+    for group in groups:
+        for start in range(0, len(group), batch_size):
+            part = tuple(group[start : start + batch_size])
+            if len(part) > room:
+                batches.append([])
+                room = batch_size
+            batches[-1].append(part)
+            room -= len(part)
+    return [batch for batch in batches if batch]
 
-    def __init__(self, batches: Sequence[list[int]], batch_size: int) -> None:
+
+class OwnBatches(Sampler[list[Place]]):
+    """Every ``world_size``-th batch of `layout`, from this process's rank on; nothing is padded."""
+
+    def __init__(self, layout: Sequence[list[Index]], batch_size: int) -> None:
         rank, world_size = get_dist_info()
-        self.batches = list(batches)[rank::world_size]
+        self.layout = layout
+        self.batches = list(layout)[rank::world_size]
         self.batch_size = batch_size
 
     def __len__(self) -> int:
@@ -149,8 +177,11 @@ class OwnBatches(Sampler[list[Place]]):
         return ([Place(index, None) for index in indices] for indices in self.batches)
 
 
-def evaluation_loader(runner: Any, dataloader: DataLoader | dict, stage: str) -> DataLoader:
+def evaluation_loader(runner: Any, dataloader: DataLoader | dict, stage: str, *, join: bool = False) -> DataLoader:
     """The loader of a config's ``val_dataloader`` or ``test_dataloader``, yielding `Batch`.
+
+    With `join`, samples that the data set can give as one (``picture_groups``: questions about one picture) are, so
+    that a picture is decoded and encoded once for all its questions.
 
     Raises `OptionError` for a sampler other than ``DefaultSampler``: the loop itself sees to it that each sample
     comes once.
@@ -168,18 +199,26 @@ def evaluation_loader(runner: Any, dataloader: DataLoader | dict, stage: str) ->
         )
     if plain.drop_last:
         runner.logger.warning(f"{stage}_dataloader: drop_last=True has no effect, every sample is evaluated")
-    batches = evaluation_batches(len(plain.dataset), plain.batch_size)  # type: ignore[arg-type]
+    groups = plain.dataset.picture_groups() if join and hasattr(plain.dataset, "picture_groups") else None
+    if groups is None:
+        batches = evaluation_batches(len(plain.dataset), plain.batch_size)  # type: ignore[arg-type]
+    else:
+        batches = joined_batches(groups, plain.batch_size)
     return _rebuilt(plain, OwnBatches(batches, plain.batch_size))
 
 
-def without_batches(loader: DataLoader, done: Callable[[list[int]], bool]) -> tuple[DataLoader, list[int]]:
-    """An evaluation loader over the batches that are not `done`, dealt anew; and the indices in the others."""
-    size = loader.batch_sampler.batch_size  # type: ignore[union-attr]
-    batches = evaluation_batches(len(loader.dataset), size)  # type: ignore[arg-type]
-    left = [indices for indices in batches if not done(indices)]
-    return _with_batches(loader, OwnBatches(left, size)), [
-        index for indices in batches if done(indices) for index in indices
-    ]
+def without_batches(loader: DataLoader, done: Callable[[int], bool]) -> tuple[DataLoader, list[int]]:
+    """An evaluation loader over the batches of which not all samples are `done`, dealt anew; the samples of others."""
+    batches: OwnBatches = loader.batch_sampler  # type: ignore[assignment]
+    left: list[list[Index]] = []
+    finished: list[int] = []
+    for batch in batches.layout:
+        samples = [place for index in batch for place in places(index)]
+        if all(map(done, samples)):
+            finished += samples
+        else:
+            left.append(batch)
+    return _with_batches(loader, OwnBatches(left, batches.batch_size)), finished
 
 
 def stop_workers(loader: DataLoader) -> None:

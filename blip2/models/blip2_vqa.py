@@ -62,6 +62,8 @@ class Blip2VQA(Blip2Generative[VQAOptions]):
         qformer_tokenizer: config or tokenizer of the Q-Former's words (`Blip2Tokenizer`); for `question_in_qformer`.
     """
 
+    answers_several = True  # the loops may ask all that there is to ask about a picture at once
+
     def __init__(
         self,
         vision_backbone: Mapping[str, Any] | nn.Module,

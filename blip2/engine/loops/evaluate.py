@@ -10,7 +10,8 @@ from mmengine.structures import BaseDataElement
 from torch.utils.data import DataLoader
 
 from blip2.engine import random_state
-from blip2.engine.data import Batch, evaluation_loader, without_batches
+from blip2.engine.data import Batch, Index, evaluation_loader, places, without_batches
+from blip2.engine.hooks import VisualizationHook
 from blip2.engine.precision import autocast, cast_for_inference, precision_name, precision_of
 from blip2.engine.predictions import PredictionLog
 from blip2.registry import LOOPS
@@ -27,7 +28,8 @@ class EvaluationLoop(BaseLoop):
     """Predicts all samples, then lets the evaluator see them in the order of the data set, on rank 0.
 
     Batches are laid out over the whole data set and dealt to the processes, so that the predictions don't depend on the
-    number of processes. Metrics are given data samples (as dictionaries) and no ``data_batch``.
+    number of processes. The questions about one picture come together, if data set and model can do that; a batch has
+    no more of them than without. Metrics are given data samples (as dictionaries) and no ``data_batch``.
 
     Args:
         runner, dataloader, evaluator: as for mmengine's ``ValLoop`` and ``TestLoop``.
@@ -52,7 +54,10 @@ class EvaluationLoop(BaseLoop):
     ) -> None:
         # Before the data: a metric that lacks something says so at once.
         self.evaluator = evaluator if isinstance(evaluator, Evaluator) else runner.build_evaluator(evaluator)
-        super().__init__(runner, evaluation_loader(runner, dataloader, self.stage))
+        # A picture that is drawn is drawn with each of its questions.
+        drawing = any(isinstance(hook, VisualizationHook) and hook.enable for hook in runner.hooks)
+        join = getattr(runner.bare_model, "answers_several", False) and not drawing
+        super().__init__(runner, evaluation_loader(runner, dataloader, self.stage, join=join))
         metainfo = getattr(self.dataloader.dataset, "metainfo", None)
         self.evaluator.dataset_meta = metainfo
         runner.visualizer.dataset_meta = metainfo
@@ -98,14 +103,23 @@ class EvaluationLoop(BaseLoop):
         """Predicts one batch; the fields and meta information of each data sample by its index."""
         self._hook("before", "_iter", batch_idx=number, data_batch=batch.data)
         # Sampled captions depend on the place in the data set, not on what this process did before.
-        random_state.seed_all(random_state.derive(self.runner.seed, batch.indices[0]))
+        random_state.seed_all(random_state.derive(self.runner.seed, places(batch.indices[0])[0]))
         with autocast(self._device_type(), self.precision):
             outputs = list(getattr(self.runner.model, f"{self.stage}_step")(batch.data))
         if len(outputs) != len(batch.indices):
             raise ValueError(f"the model gave {len(outputs)} predictions for a batch of {len(batch.indices)} samples")
-        samples = {index: as_dict(output) for index, output in zip(batch.indices, outputs, strict=True)}
+        samples: dict[int, dict] = {}
+        for index, output in zip(batch.indices, outputs, strict=True):
+            samples.update(self._fields(index, output))
         self._hook("after", "_iter", batch_idx=number, data_batch=batch.data, outputs=outputs)
         return samples
+
+    def _fields(self, index: Index, output: Any) -> dict[int, dict]:
+        """The fields and meta information of each sample that an output is about, by its place in the data set."""
+        fields = as_dict(output)
+        if not isinstance(index, tuple):
+            return {index: fields}
+        return dict(zip(index, self.dataloader.dataset.parted(fields), strict=True))  # type: ignore[attr-defined]
 
     def evaluate(self, samples: dict[int, dict]) -> dict[str, Any]:
         """The scores of `samples`, seen by the metrics in the order of their indices."""
@@ -164,7 +178,7 @@ class TestLoop(EvaluationLoop):
         logged = self.log.done if self.log is not None and self.resumable else {}
         if logged:
             # Whole batches only: a sample's company could change its last digits.
-            loader, reused = without_batches(loader, lambda indices: all(index in logged for index in indices))
+            loader, reused = without_batches(loader, logged.__contains__)
             self.dataloader = loader
             done = {index: logged[index] for index in reused}
             total = len(loader.dataset)  # type: ignore[arg-type]
