@@ -8,7 +8,7 @@ from mmengine.dist import all_gather_object, get_dist_info, is_main_process
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from blip2.engine.data import Batch
+from blip2.engine.data import Batch, places
 from blip2.engine.errors import OptionError
 from blip2.engine.gallery import Gallery, gallery_of, gather_rows
 from blip2.engine.hooks import VisualizationHook
@@ -77,10 +77,11 @@ class RetrievalLoop(EvaluationLoop):
         if not getattr(model, "fast_match", False):
             # N×Dv numbers a picture: too much for the memory of many a GPU.
             kept["image_embeds"] = features["image_embeds"].cpu()
-        self._pictures.append((batch.indices, kept))
+        indices = [place for index in batch.indices for place in places(index)]
+        self._pictures.append((indices, kept))
         # Nothing is predicted before all features are there.
         self._hook("after", "_iter", batch_idx=number, data_batch=batch.data, outputs=[])
-        return {index: as_dict(sample) for index, sample in zip(batch.indices, data["data_samples"], strict=True)}
+        return {index: as_dict(sample) for index, sample in zip(indices, data["data_samples"], strict=True)}
 
     def _image_features(self, places: dict[int, int]) -> dict[str, Tensor]:
         """The features of all pictures in the gallery's order; `places` are theirs by index."""
