@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from .decoding import GenerationConfig, GenerationOutput, LanguageModel, apply_penalties
+from .decoding import GenerationConfig, GenerationOutput, LanguageModel, penalise_repetition
 
 # What transformers adds to a score that must not win; the same number here, so that even its corner cases agree.
 _NEVER = -1.0e9
@@ -92,10 +92,13 @@ def _empty(rows: int, config: GenerationConfig, device: torch.device) -> _Beams:
 def _continue(beams: _Beams, logits: Tensor, length: int, config: GenerationConfig) -> tuple[_Beams, Tensor]:
     """The 2K best continuations of each picture, one token longer, and the beams (B×2K) that they continue."""
     log_probs = logits.float().log_softmax(-1)  # B×K×V
-    scores = apply_penalties(log_probs, beams.tokens[:, :, : length - 1], config)
-    # The 2K best of all K·V are among the 2K best of each beam, so nothing as long as K·V is ever built or sorted.
+    scores = penalise_repetition(log_probs, beams.tokens[:, :, : length - 1], config)
+    # The 2K best of all K·V are among the 2K best of each beam, so nothing as long as K·V is ever built or sorted. One
+    # more, in case the end token is among them and not allowed yet: cheaper than a copy of all scores without it.
     count = 2 * config.num_beams
-    per_beam, tokens = scores.topk(min(count, scores.shape[-1]))  # B×K×2K
+    per_beam, tokens = scores.topk(min(count + 1, scores.shape[-1]))  # B×K×(2K+1)
+    if config.end_is_forbidden_after(length - 1):
+        per_beam = per_beam.masked_fill(tokens == config.eos_token_id, -torch.inf)
     best, index = (beams.scores[..., None] + per_beam).flatten(1).topk(count)  # B×2K
     parents = index // per_beam.shape[-1]
     candidates = beams.pick(parents)

@@ -80,6 +80,10 @@ class GenerationConfig:
     temperature: float = 1.0
     seed: int | None = None
 
+    def end_is_forbidden_after(self, length: int) -> bool:
+        """Whether `min_length` does not let a text end after `length` tokens."""
+        return self.eos_token_id is not None and length < self.min_length
+
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "num_beams", "num_return_sequences"):
             if getattr(self, name) < 1:
@@ -124,12 +128,18 @@ class GenerationOutput:
     beam_scores: Tensor | None = None
 
 
+def penalise_repetition(scores: Tensor, tokens: Tensor, config: GenerationConfig) -> Tensor:
+    """Scores B×K×V (logits or log-probabilities) of the token after B×K×T new `tokens`, those in `tokens` lowered."""
+    if config.repetition_penalty == 1.0 or not tokens.shape[-1]:
+        return scores
+    seen = scores.gather(-1, tokens)
+    penalty = config.repetition_penalty
+    return scores.scatter(-1, tokens, torch.where(seen < 0, seen * penalty, seen / penalty))
+
+
 def apply_penalties(scores: Tensor, tokens: Tensor, config: GenerationConfig) -> Tensor:
-    """Scores B×K×V (logits or log-probabilities) of the token after B×K×T new `tokens`; the argument stays as it is."""
-    if config.repetition_penalty != 1.0 and tokens.shape[-1]:
-        seen = scores.gather(-1, tokens)
-        penalty = config.repetition_penalty
-        scores = scores.scatter(-1, tokens, torch.where(seen < 0, seen * penalty, seen / penalty))
-    if config.eos_token_id is not None and tokens.shape[-1] < config.min_length:
+    """`penalise_repetition`, and the end token made impossible where it is not allowed yet; the arguments stay."""
+    scores = penalise_repetition(scores, tokens, config)
+    if config.end_is_forbidden_after(tokens.shape[-1]):
         scores = scores.index_fill(-1, torch.tensor([config.eos_token_id], device=scores.device), -torch.inf)
     return scores
