@@ -1,15 +1,22 @@
 """Text alone: documents that make a language model use what stands before, in the way that captioning will ask of it.
 
 A document is a context, ``</s>`` (the token that opens a text in OPT), and one line that follows from the context: a
-sentence of it in other words, or a question with its answer. Copying from the context pays, computing does not: the
-answer to a question about a whole scene stands in the context, among other words or alone.
+sentence of it in other words, or a question with its answer. A context always states something, as captions do: where
+bare answers stood among the contexts, a Q-Former could not teach the model directions (docs/tiny_model.md).
 """
 
 import random
 from typing import Any
 
-from blip2.datasets.scenes.grammar import Statement, clear_pairs, describe, statement, with_article
-from blip2.datasets.scenes.questions import questions
+from blip2.datasets.scenes.grammar import (
+    NUMBER_WORDS,
+    Statement,
+    clear_pairs,
+    describe,
+    plural,
+    statement,
+    with_article,
+)
 from blip2.datasets.scenes.sample import random_scene
 from blip2.structures.scene import COLOURS, SHAPES, Scene, SceneObject
 
@@ -18,7 +25,7 @@ def document(rng: random.Random) -> str:
     """One training document."""
     scene = random_scene(rng, "any")
     kind = rng.random()
-    if kind < 0.45:
+    if kind < 0.7:
         stated = [statement(scene, rng) for _ in range(rng.choice((1, 1, 2)))]
         chosen = rng.randrange(len(stated))
         if rng.random() < 0.3:  # now and then only key words: the model must not lean on one form of context
@@ -27,7 +34,7 @@ def document(rng: random.Random) -> str:
         else:
             context = ". ".join(s.wording(rng) for s in stated)
         return f"{context}</s>{stated[chosen].wording(rng)}\n"
-    context, asked, answer = _asked_context(scene, rng) if kind < 0.6 else _answered_context(scene, rng)
+    context, asked, answer = _asked_context(scene, rng)
     return f"{context}</s>Question: {asked} Answer: {answer}\n"
 
 
@@ -39,23 +46,39 @@ def validation_document(rng: random.Random) -> dict[str, Any]:
         pair = Scene((first, second), "flat")
         context = statement(pair, rng).core().wording(rng)
         return {"prompt": f"{context}</s>there is", "scene": pair.to_dict()}  # 'there is': no question now
-    context, asked, answer = (_asked_context if rng.random() < 0.5 else _answered_context)(scene, rng)
+    context, asked, answer = _asked_context(scene, rng)
     return {"prompt": f"{context}</s>Question: {asked} Answer:", "answer": answer}
 
 
 def _asked_context(scene: Scene, rng: random.Random) -> tuple[str, str, str]:
     """A sentence about a pair of objects, a question about them, and its answer."""
     first, second, relation = rng.choice(clear_pairs(scene))
+    if rng.random() < 1 / 6:
+        return _counted_context(first, second, relation, rng)
     context = Statement(describe(first, rng), relation, describe(second, rng)).wording(rng)
     return context, *question(rng, first, second, relation)
 
 
-def _answered_context(scene: Scene, rng: random.Random) -> tuple[str, str, str]:
-    """A context that holds the answer to a question about the scene, the question, and the answer."""
-    asked = rng.choice(questions(scene, rng))
-    other = statement(scene, rng).wording(rng)
-    context = rng.choice((asked.answer, asked.answer, f"{asked.answer}. {other}", f"{other}. {asked.answer}"))
-    return context, asked.text, asked.answer
+def _counted_context(
+    first: SceneObject, second: SceneObject, relation: str, rng: random.Random
+) -> tuple[str, str, str]:
+    """A sentence that tells in words how many there are of something, a question about it, and the digit."""
+    number = rng.randrange(len(NUMBER_WORDS))
+    other = describe(second, rng)
+    if (first.colour, first.shape) == (second.colour, second.shape) or rng.random() < 0.3:
+        number = max(number, 2)
+        stated = Statement(describe(first, rng), relation, other, heads=f"{NUMBER_WORDS[number]} shapes")
+        counted = "shapes"
+    else:
+        several = number > 1
+        counted = f"{first.colour} {plural(first.shape)}"
+        subject = f"{NUMBER_WORDS[number]} {counted}" if several else describe(first, rng)
+        stated = Statement(subject, relation, other, is_group=several)
+        if number == 0:  # of what the sentence does not name
+            colours = [colour for colour in COLOURS if colour not in (first.colour, second.colour)]
+            counted = f"{rng.choice(colours)} {plural(first.shape)}"
+    asked = rng.choice(("how many {} are there?", "how many {} are in the picture?")).format(counted)
+    return stated.wording(rng), asked, str(number)
 
 
 def question(rng: random.Random, first: SceneObject, second: SceneObject, relation: str) -> tuple[str, str]:
