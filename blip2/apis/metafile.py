@@ -44,8 +44,9 @@ class ModelEntry:
     """One model of the zoo.
 
     `weights` is a URL, an absolute path below the resources, or None; `other_sources` are addresses of the same weights
-    elsewhere. `sha256` is the whole hash of the file at `weights`, where it is known. `parameters` is the published
-    count, `parameters_built` what our config builds (they differ where the publisher counted otherwise).
+    elsewhere. `image_encoder` is the address of the encoder that the file at `weights` may lack. `sha256` is the whole
+    hash of that file, where it is known. `parameters` is the published count, `parameters_built` what our config builds
+    (they differ where the publisher counted otherwise).
     """
 
     name: str
@@ -59,6 +60,7 @@ class ModelEntry:
     converted_from: dict[str, str]
     metafile: Path
     other_sources: tuple[str, ...] = ()
+    image_encoder: str | None = None
     sha256: str | None = None
     license: License = License()
     notes: tuple[str, ...] = ()
@@ -133,6 +135,7 @@ def _entry(model: dict[str, Any], path: Path, root: Path) -> ModelEntry:
         converted_from=dict(model.get("Converted From") or {}),
         metafile=path,
         other_sources=tuple(model.get("Other Sources") or ()),
+        image_encoder=model.get("Image Encoder"),
         sha256=model.get("SHA256"),
         license=_license(model.get("License") or {}),
         notes=tuple(note.strip() for note in model.get("Notes") or ()),

@@ -17,7 +17,7 @@ _HUB_ADDRESS = re.compile(r"hf://([\w.-]+/[\w.-]+?)(?:@([\w./-]+?))?(?:/([^@]+))
 # In order of preference; a sharded file brings its index.
 _WEIGHT_PATTERNS = ("model*.safetensors*", "pytorch_model*.bin*")
 # What a folder of weights needs besides them, to be read and to be used.
-_SETTINGS = ("config.json", "generation_config.json", "preprocessor_config.json")
+_SETTINGS = ("generation_config.json", "preprocessor_config.json")
 _TOKENIZER_FILES = (
     "tokenizer*",
     "special_tokens_map.json",
@@ -176,7 +176,12 @@ def tokenizer_folder(name_or_path: str | Path, local_only: bool = False) -> Path
     if local.is_dir():
         return local
     name = _hub_name(name_or_path, "tokenizer")
-    return _snapshot(name, None, _TOKENIZER_FILES, "tokenizer_config.json", local_only)
+    try:
+        return _snapshot(name, None, _TOKENIZER_FILES, "tokenizer_config.json", local_only=True)
+    except NotFetchedError:
+        if local_only:
+            raise
+    return _snapshot(name, None, _TOKENIZER_FILES, "tokenizer_config.json")
 
 
 def _hub_name(name_or_path: str | Path, what: str) -> str:
@@ -193,7 +198,7 @@ def _hub_folder(name: str, revision: str | None, local_only: bool = False) -> Pa
     for offline in (True, False):
         for pattern in _WEIGHT_PATTERNS:
             try:
-                return _snapshot(name, revision, (*_SETTINGS, pattern), pattern, offline)
+                return _snapshot(name, revision, (*_SETTINGS, *_TOKENIZER_FILES, pattern), pattern, offline)
             except CheckpointError as error:
                 failed = error
         if local_only or is_offline():
