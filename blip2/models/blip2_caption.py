@@ -12,6 +12,7 @@ from blip2.structures import DataSample
 from .blip2_base import build_part
 from .blip2_generative import Blip2Generative, GenerationOptions, matched, picture_name
 from .draw import check_count, drawn
+from .language.decoding import CountLengths
 from .language.generation import GenerationOutput
 from .language.packing import Prompted
 
@@ -36,6 +37,8 @@ class Blip2Caption(Blip2Generative[GenerationOptions]):
         min_length: least number of tokens before the end token.
         length_penalty: beams are ranked by log-probability divided by length to this power.
         repetition_penalty: above 1, words already written become less likely.
+        count_lengths: 'new': `min_length` and `length_penalty` count the new tokens; 'start' and 'prompt' are the older
+            ways that published scores were measured in (see `GenerationConfig`).
         do_sample: nucleus sampling with `top_p`, `top_k` (0: all tokens), `temperature` and `seed` instead of a search.
         captions_per_picture: of a picture with a list of captions, `loss` takes this many at once, or 'all'. They are
             drawn at random in training mode and are the first ones in eval mode. The picture is encoded once for all of
@@ -64,6 +67,7 @@ class Blip2Caption(Blip2Generative[GenerationOptions]):
         top_k: int = 0,
         temperature: float = 1.0,
         seed: int | None = None,
+        count_lengths: CountLengths = "new",
         captions_per_picture: int | Literal["all"] = 1,
         end_token: str | None = None,
         layer_norm_eps: float = 1e-5,
@@ -85,6 +89,7 @@ class Blip2Caption(Blip2Generative[GenerationOptions]):
             top_k=top_k,
             temperature=temperature,
             seed=seed,
+            count_lengths=count_lengths,
         )
         super().__init__(
             vision_backbone,

@@ -6,4 +6,4 @@ _base_ = [
     "../_base_/default_runtime.py",
 ]
 
-model = dict(type="Blip2Caption", prompt="a photo of", max_txt_len=30, min_length=8)
+model = dict(type="Blip2Caption", prompt="a photo of", max_txt_len=30, min_length=8, count_lengths="prompt")

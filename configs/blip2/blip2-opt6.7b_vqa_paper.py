@@ -12,4 +12,5 @@ model = dict(
     prompt="Question: {} Answer:",
     max_txt_len=10,
     length_penalty=-1.0,
+    count_lengths="prompt",
 )

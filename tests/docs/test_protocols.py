@@ -27,7 +27,7 @@ def number(text):
     return float(text.replace("−", "-"))
 
 
-@pytest.mark.parametrize(("name", "said"), cases("Questions"))
+@pytest.mark.parametrize(("name", "said"), list(cases("Questions")))
 def test_questions_are_asked_as_the_table_says(name, said):
     config = load_config(f"blip2/{name}")
     model, dataloader = config.model, config.test_dataloader
@@ -35,6 +35,7 @@ def test_questions_are_asked_as_the_table_says(name, said):
     assert (model.get("num_beams", 5), model.get("min_length", 1), model.max_txt_len) == (5, 1, 10)
     assert model.get("length_penalty", -1.0) == number(said["length penalty"])
     assert model.get("repetition_penalty", 1.0) == number(said["repetition penalty"])
+    assert model.get("count_lengths", "new") == re.match(r"`(\w+)`", said["lengths counted (`count_lengths`)"])[1]
     sizes = [int(text) for text in re.findall(r"\d+", said["picture, model built for"])]
     resize = next(step for step in dataloader.dataset.pipeline if step.type == "Resize")
     assert [resize.scale[0], model.vision_backbone.img_size] == sizes
@@ -44,7 +45,7 @@ def test_questions_are_asked_as_the_table_says(name, said):
     assert "val2014" in dataloader.dataset.ann_file
 
 
-@pytest.mark.parametrize(("name", "said"), cases("Captions"))
+@pytest.mark.parametrize(("name", "said"), list(cases("Captions")))
 def test_captions_are_written_as_the_table_says(name, said):
     config = load_config(f"blip2/{name}")
     model = config.model
@@ -53,6 +54,7 @@ def test_captions_are_written_as_the_table_says(name, said):
     assert (model.get("min_length", 1), model.max_txt_len) == (least, most)
     assert model.get("length_penalty", 1.0) == number(said["length penalty"])
     assert model.get("repetition_penalty", 1.0) == number(said["repetition penalty"])
+    assert model.get("count_lengths", "new") == re.match(r"`(\w+)`", said["lengths counted (`count_lengths`)"])[1]
     resize = next(step for step in config.test_dataloader.dataset.pipeline if step.type == "Resize")
     assert resize.scale[0] == model.vision_backbone.img_size == int(said["picture"])
     split = said["split of COCO"].split()[-1]
@@ -60,7 +62,7 @@ def test_captions_are_written_as_the_table_says(name, said):
     assert config.test_evaluator.ann_file.endswith(f"{split}_gt.json")
 
 
-@pytest.mark.parametrize(("name", "said"), cases("Retrieval"))
+@pytest.mark.parametrize(("name", "said"), list(cases("Retrieval")))
 def test_retrieval_ranks_as_the_table_says(name, said):
     config = load_config(f"blip2/{name}")
     resize = next(step for step in config.test_dataloader.dataset.pipeline if step.type == "Resize")
