@@ -124,7 +124,7 @@ def _entry(model: dict[str, Any], path: Path, root: Path) -> ModelEntry:
                 dataset=item.get("Dataset", ""),
                 metrics=dict(item.get("Metrics") or {}),
                 protocol=item.get("Protocol"),
-                config=_config(item["Config"], name, path, root) if "Config" in item else None,
+                config=_config(item["Config"], model["Name"], path, root) if "Config" in item else None,
             )
             for item in model.get("Results") or []
         ),
