@@ -17,7 +17,9 @@ from torch import nn
 
 from blip2.apis.config import SCOPE, ConfigError, load_config
 from blip2.apis.metafile import ModelEntry, model_entries
+from blip2.apis.zoo import weights_source
 from blip2.checkpoints import load_checkpoint
+from blip2.checkpoints.fetch import NotFetchedError, fetch
 from blip2.registry import MODELS
 from blip2.utils.suggest import did_you_mean
 
@@ -93,7 +95,12 @@ def get_model(
     with nullcontext() if in_memory else torch.device("meta"):
         built = _build(config, kwargs)
     if weights is not None:
-        load_checkpoint(built, weights)
+        try:
+            load_checkpoint(built, weights)
+        except NotFetchedError as error:
+            if entry is None:
+                raise
+            raise NotFetchedError(f"{error}\n`blip2 download {entry.name}` fetches all that it needs.") from error
     built._metainfo = entry
     return _place(built, device, device_map, offload_folder).eval()
 
@@ -211,10 +218,18 @@ def _weights_of(
             f"weights: {', '.join(with_weights) or 'none'}"
         )
     else:
-        weights = entry.weights
+        weights = _known_weights(entry)
     if url_mapping is not None:
         pattern, replacement = url_mapping
         weights = re.sub(pattern, replacement, weights)
+    return weights
+
+
+def _known_weights(entry: ModelEntry) -> str:
+    weights = weights_source(entry)
+    assert weights is not None
+    if entry.sha256 and weights == entry.weights:
+        fetch(weights, entry.sha256)  # checked where it is known what to expect
     return weights
 
 

@@ -134,13 +134,13 @@ def test_one_of_several_captions_is_drawn_in_training_and_the_first_taken_in_eva
 
 
 def test_training_text_is_prompt_caption_and_line_feed_cut_at_max_txt_len(model):
-    lesson = model._lesson(["a boat", "a boat " * 20])
+    (lesson,) = model._lessons(["a boat", "a boat " * 20])
     whole, cut = lesson.texts
     assert model.tokenizer.decode([[*lesson.given, *whole], lesson.given]) == ["a photo of a boat\n", "a photo of"]
     assert [[*lesson.given, *whole]] == model.tokenizer.encode(["a photo of a boat\n"])
     assert len(cut) == model.options.max_txt_len
     model.options = model._options({"prompt": ""})
-    lesson = model._lesson(["a boat"])
+    (lesson,) = model._lessons(["a boat"])
     assert (model.tokenizer.decode(lesson.texts), len(lesson.given)) == (["a boat\n"], 1)
 
 
