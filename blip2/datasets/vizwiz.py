@@ -65,7 +65,7 @@ def read_vizwiz(path: str | Path, *, answerable_only: bool = False) -> list[Ques
             raise AnnotationError(f"{where}: the picture {entry.image} was asked about before; each has one question")
         entries[entry.question_id] = entry
     if answerable_only:
-        return filled([entry for entry in entries.values() if entry.answers], path)
+        return filled([entry for entry in entries.values() if entry.answers != ()], path)
     return filled(list(entries.values()), path)
 
 

@@ -274,8 +274,9 @@ def test_vizwizs_answerable_questions_are_mmpretrains_choice(vizwiz):
 
 def test_vizwizs_test_split_has_pictures_and_questions_alone(vizwiz):
     rows = [{"image": row["image"], "question": row["question"]} for row in VIZWIZ]
-    found = infos(VizWiz(**vizwiz(rows)))
-    assert [set(info) for info in found] == [{"img_path", "image_id", "question", "question_id"}] * 2
+    for answerable_only in (False, True):
+        found = infos(VizWiz(answerable_only=answerable_only, **vizwiz(rows)))
+        assert [set(info) for info in found] == [{"img_path", "image_id", "question", "question_id"}] * 2
 
 
 @pytest.mark.parametrize(
