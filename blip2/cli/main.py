@@ -21,6 +21,7 @@ COMMANDS = {
     "features": ("blip2.cli.features", "write features of pictures and texts to a file"),
     "train": ("blip2.cli.train", "train a model from a config"),
     "test": ("blip2.cli.test", "score a checkpoint on a config's test set"),
+    "check-dataset": ("blip2.cli.check_dataset", "look whether the data of a config are there and whole"),
     "scenes": ("blip2.cli.scenes", "write the small model's data: drawn scenes with captions"),
     "list": ("blip2.cli.list", "list the models that a name loads"),
     "benchmark": ("blip2.cli.benchmark", "time a task here, beside the same work done another way"),
@@ -33,7 +34,7 @@ EXIT_BROKEN_PIPE = 141
 
 def help_text() -> str:
     """What ``blip2 --help`` prints."""
-    rows = "\n".join(f"  {name:<11}{summary}" for name, (_, summary) in COMMANDS.items())
+    rows = "\n".join(f"  {name:<15}{summary}" for name, (_, summary) in COMMANDS.items())
     return f"""\
 usage: blip2 COMMAND [ARGUMENTS]
 

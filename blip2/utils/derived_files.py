@@ -29,6 +29,7 @@ def karpathy_coco(source: str | Path) -> dict[str, Any]:
     files: dict[str, Any] = {}
     for split in SPLITS:
         entries = read_captions(source, split=split)
+        rows: list[dict[str, Any]]
         if split == "train":
             rows = [
                 {"caption": text, "image": entry.image, "image_id": f"coco_{entry.image_id}"}
