@@ -79,6 +79,16 @@ def check_datasets(cfg: Config, parts: Sequence[str] = PARTS, sample: int | None
     return [one.report for one in found]
 
 
+def missing_files(cfg: Config, parts: Sequence[str] = PARTS) -> list[str]:
+    """The annotation files that data sets and metrics name and that aren't there, each with where it comes from."""
+    named: list[str] = []
+    for part in parts:
+        loader, metrics = cfg.get(f"{part}_dataloader"), cfg.get(f"{part}_evaluator")
+        sources = [*_leaves(loader.get("dataset") if loader else None), *_dicts(metrics)]
+        named += [path for settings in sources for path in _named_files(settings)]
+    return [_missing(path) for path in dict.fromkeys(named) if not _is_there(path)]
+
+
 @dataclass
 class _Found:
     """A data set's settings, what is to be told of it, and the ids that metrics ask for, by their names."""
@@ -215,15 +225,18 @@ def _undecodable(paths: Sequence[str]) -> list[str]:
 
 def _check_metrics(evaluators: Any, found: Sequence[_Found]) -> None:
     """What metrics read must be there, and know the pictures or questions of the part's data sets."""
-    for metric in evaluators if isinstance(evaluators, list | tuple) else [evaluators]:
-        if not isinstance(metric, dict) or not found:
-            continue
+    for metric in _dicts(evaluators) if found else ():
         report = found[-1].report
         missing = [path for path in _named_files(metric) if not _is_there(path)]
         problems = [f"{metric.get('type')}: {_missing(path)}" for path in missing]
         if not missing and not report.problems:
             problems = _unknown_to(metric, found)
         report.problems += [problem for problem in problems if problem not in report.problems]
+
+
+def _dicts(evaluators: Any) -> list[dict[str, Any]]:
+    listed = evaluators if isinstance(evaluators, list | tuple) else [evaluators]
+    return [metric for metric in listed if isinstance(metric, dict)]
 
 
 def _unknown_to(metric: Mapping[str, Any], found: Sequence[_Found]) -> list[str]:

@@ -21,6 +21,7 @@ COMMANDS = {
     "features": ("blip2.cli.features", "write features of pictures and texts to a file"),
     "train": ("blip2.cli.train", "train a model from a config"),
     "test": ("blip2.cli.test", "score a checkpoint on a config's test set"),
+    "reproduce": ("blip2.cli.reproduce", "measure a model's published scores again"),
     "check-dataset": ("blip2.cli.check_dataset", "look whether the data of a config are there and whole"),
     "scenes": ("blip2.cli.scenes", "write the small model's data: drawn scenes with captions"),
     "list": ("blip2.cli.list", "list the models that a name loads"),
@@ -54,6 +55,8 @@ examples:
   blip2 list                                     # the models that --model takes
   blip2 train CONFIG --work-dir work_dirs/mine
   blip2 test CONFIG CHECKPOINT
+  blip2 check-dataset CONFIG                     # before a long run: is all there?
+  blip2 reproduce NAME                           # measured beside published
 
   blip2 COMMAND --help    the options of a command
   blip2 --version         the installed version
