@@ -10,7 +10,7 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 
-from blip2.datasets.base import missing_pictures
+from blip2.datasets.base import BaseImageDataset, missing_pictures
 from blip2.datasets.transforms.loading import read_image
 from blip2.registry import DATASETS
 from blip2.utils.annotations import read_captions
@@ -170,12 +170,10 @@ def _missing(path: str) -> str:
 
 def _infos(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """What the data set knows of each sample. Pictures are looked for here, not by the data set, which names five."""
-    plain = {**settings, "pipeline": []}
     with DefaultScope.overwrite_default_scope("blip2"):
         kind = DATASETS.get(str(settings.get("type")))
-        if kind is not None and hasattr(kind, "filter_data"):
-            plain["check_images"] = False
-        dataset = DATASETS.build(plain)
+        ours = isinstance(kind, type) and issubclass(kind, BaseImageDataset)
+        dataset = DATASETS.build({**settings, "pipeline": [], "check_images": False} if ours else dict(settings))
     if hasattr(dataset, "full_init"):
         dataset.full_init()
     if hasattr(dataset, "get_data_info"):
@@ -183,7 +181,7 @@ def _infos(settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _texts_in(info: Mapping[str, Any]) -> int:
-    value = next((info[key] for key in ("question", "text", "gt_caption") if info.get(key) is not None), ())
+    value = next((info[key] for key in ("question", "text", "gt_caption", "prompt") if info.get(key) is not None), ())
     return 1 if isinstance(value, str) else len(value)
 
 

@@ -66,6 +66,16 @@ def test_data_sets_inside_a_wrapper_are_checked_one_by_one(capsys):
     assert found[2]["notes"] == ["there is no picture data/cc3m/gone.png"]
 
 
+def test_a_data_set_without_pictures_is_checked_by_its_texts(capsys):
+    arguments = ["blip2-tiny_language_pretrain", "--part", "val"]
+    assert run(*arguments) == 1
+    assert "there is no file data/scenes/documents/val.jsonl. Fetch it from the place" in capsys.readouterr().out
+    Path("data/scenes/documents").mkdir(parents=True)
+    Path("data/scenes/documents/val.jsonl").write_text('{"prompt": "there is"}\n{"text": "a star"}\n')
+    code, (report,) = reports(capsys, *arguments)
+    assert (code, report["pictures"], report["texts"], report["problems"]) == (0, 0, 2, [])
+
+
 def test_every_missing_file_is_named_with_where_to_get_it(capsys):
     for name in ("dataset_flickr30k.json", "flickr30k_val_gt.json"):
         (NOTES / name).unlink()

@@ -344,6 +344,18 @@ def test_visual_genome_files_that_do_not_fit_are_explained(visual_genome, conten
         VisualGenomeQA(**visual_genome(content))
 
 
+def test_mmpretrains_arguments_build_in_our_scope(tmp_path, textvqa, vizwiz, visual_genome, flickr30k):
+    configs = [
+        dict(type="TextVQA", **textvqa()),
+        dict(type="VizWiz", **vizwiz()),
+        dict(type="VisualGenomeQA", **visual_genome()),
+        dict(type="Flickr30kCaption", split="train", **flickr30k),
+        dict(type="Flickr30kRetrieval", split="train", **flickr30k),
+    ]
+    with DefaultScope.overwrite_default_scope("blip2"):
+        assert [len(ROOT_DATASETS.build(config)) for config in configs] == [2, 2, 3, 3, 3]
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "source"),
     [
