@@ -125,14 +125,17 @@ def reproduce(
     """
     if entry.weights is None:
         raise OptionError(f"{entry.name} has no weights to measure")
-    configs = [_config(run, data_root, limit, cfg_options) for run in runs]
+    folders = [Path(work_dir) / run.config.stem for run in runs]
+    configs = [
+        run_config(run, folder, data_root=data_root, limit=limit, cfg_options=cfg_options)
+        for run, folder in zip(runs, folders, strict=True)
+    ]
     _refuse_missing(configs)
     content: dict[str, Any] = {
         **{"model": entry.name, "weights": entry.weights, "version": blip2.__version__},
         **{"data_root": data_root, "limit": limit, "results": [], "scores": {}},
     }
-    for run, cfg in zip(runs, configs, strict=True):
-        folder = Path(work_dir) / run.config.stem
+    for run, cfg, folder in zip(runs, configs, folders, strict=True):
         runner = build_runner(cfg, work_dir=folder, checkpoint=entry.weights, test_only=True, **runner_options)
         keep_predictions(runner, resume=resume, keep_finished=resume)
         scores = runner.test()
@@ -178,19 +181,35 @@ def _measured(result: Result, metric: str, scores: Mapping[str, Any]) -> float |
 # ----- configs -----
 
 
-def _config(run: Run, data_root: str | None, limit: int | None, options: Mapping[str, Any] | None) -> Config:
-    cfg = load_config(run.config, options)
-    for field in ("test_dataloader", "test_cfg", "test_evaluator"):
-        if cfg.get(field) is None:
-            raise OptionError(f"{run.config} has no {field}: it cannot be tested")
+def run_config(
+    run: Run,
+    folder: Path,
+    *,
+    data_root: str | None = None,
+    limit: int | None = None,
+    cfg_options: Mapping[str, Any] | None = None,
+) -> Config:
+    """The config of a run, with the data elsewhere and cut short on demand; arguments as in `reproduce`.
+
+    Of a trial (`limit`) the file for a server is neither checked for gaps nor written where a whole one would be, but
+    into `folder`.
+    """
+    cfg = load_config(run.config, cfg_options)
+    for name in ("test_dataloader", "test_cfg", "test_evaluator"):
+        if cfg.get(name) is None:
+            raise OptionError(f"{run.config} has no {name}: it cannot be tested")
     if data_root is not None:
         _move_data(cfg, data_root)
+    official = any(result.protocol in _OFFICIAL for result in run.results)
+    for metric in cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]:
+        if official and metric.type == "VQAAcc":
+            metric.official = True
+        if limit is not None and metric.type == "ReportVQA":
+            metric.update(question_file=None, file_path=str(folder / Path(metric.file_path).name))
+        if limit is not None and metric.type == "NocapsSave":
+            metric.update(ann_file=None, save_dir=str(folder))
     if limit is not None:
         cfg.test_dataloader.dataset.indices = limit
-    if any(result.protocol in _OFFICIAL for result in run.results):
-        for metric in cfg.test_evaluator if isinstance(cfg.test_evaluator, list) else [cfg.test_evaluator]:
-            if metric.get("type") == "VQAAcc":
-                metric.official = True
     if (cfg.get("randomness") or {}).get("seed") is None:
         cfg.randomness = ConfigDict(seed=0)
     return cfg

@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from blip2.apis.metafile import MetafileError, ModelEntry, Result, model_entries
-from blip2.apis.reproduce import _SCORES, Run, compare, runs_of
+from blip2.apis.reproduce import _SCORES, Run, compare, run_config, runs_of
 from blip2.engine.errors import OptionError
+from blip2.utils.resources import resources_root
 
 OWN, OTHER = Path("configs/own.py"), Path("configs/other.py")
 
@@ -74,6 +75,42 @@ def test_scores_are_found_and_brought_to_the_scale_of_the_tables(task, protocol,
 
 def test_every_task_of_the_zoo_can_be_compared():
     assert {r.task for e in model_entries().values() for r in e.results} <= set(_SCORES)
+
+
+def configured(name, protocol=None, **options):
+    path = resources_root() / "configs/blip2" / name
+    return run_config(Run(path, (result("D", {"Accuracy": 1.0}, protocol=protocol),)), Path("work"), **options)
+
+
+def test_data_are_looked_for_elsewhere_by_data_sets_and_metrics_alike():
+    cfg = configured("blip2-opt2.7b_8xb32_nocaps.py", data_root="/mnt/nocaps/")
+    assert cfg.test_dataloader.dataset.data_root == "/mnt/nocaps"
+    captions = "/mnt/nocaps/annotations/nocaps_val_4500_captions.json"
+    assert [metric.ann_file for metric in cfg.test_evaluator] == [captions, captions]
+    assert (
+        cfg.test_evaluator[1].save_dir == "work_dirs/nocaps" and cfg.val_dataloader.dataset.data_root == "data/nocaps"
+    )
+
+
+def test_a_trial_writes_no_file_over_that_of_a_whole_run():
+    nocaps = configured("blip2-opt2.7b_8xb32_nocaps.py", limit=7)
+    assert nocaps.test_dataloader.dataset.indices == 7
+    assert (nocaps.test_evaluator[1].save_dir, nocaps.test_evaluator[1].ann_file) == ("work", None)
+    vqa = configured("blip2-opt2.7b_8xb16_vqa_test.py", limit=7)
+    assert (vqa.test_evaluator.file_path, vqa.test_evaluator.question_file) == ("work/vqa_test.json", None)
+    assert configured("blip2-opt2.7b_8xb16_vqa_test.py").test_evaluator.file_path == "work_dirs/vqa/vqa_test.json"
+
+
+@pytest.mark.parametrize(
+    ("protocol", "official"), [("paper", True), ("LAVIS", True), ("OpenMMLab", None), (None, None)]
+)
+def test_the_official_accuracy_is_computed_where_it_was_published(protocol, official):
+    assert configured("blip2-opt2.7b_8xb16_vqa.py", protocol).test_evaluator.get("official") is official
+
+
+def test_a_config_that_cannot_be_tested_is_named():
+    with pytest.raises(OptionError, match=r"blip2_pretrain-stage1_16xb105\.py has no test_dataloader"):
+        configured("blip2_pretrain-stage1_16xb105.py")
 
 
 def test_a_result_whose_config_does_not_exist_is_an_error(tmp_path):
