@@ -4,8 +4,7 @@
 gqa.py questions1.2/testdev_balanced_questions.json data/gqa/annotations
 """
 
-from common import converter_parser, run
-
+from blip2.cli.converters import converter_parser, run
 from blip2.utils.derived_files import gqa
 
 if __name__ == "__main__":

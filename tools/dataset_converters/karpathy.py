@@ -5,8 +5,7 @@ karpathy.py dataset_coco.json data/coco/annotations
 karpathy.py dataset_flickr30k.json data/flickr30k/annotations
 """
 
-from common import converter_parser, run
-
+from blip2.cli.converters import converter_parser, run
 from blip2.utils.derived_files import karpathy
 
 if __name__ == "__main__":

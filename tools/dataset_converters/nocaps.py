@@ -4,8 +4,7 @@
 nocaps.py nocaps_val_4500_captions.json data/nocaps/annotations --pictures val
 """
 
-from common import converter_parser, run
-
+from blip2.cli.converters import converter_parser, run
 from blip2.utils.derived_files import nocaps
 
 if __name__ == "__main__":

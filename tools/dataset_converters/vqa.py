@@ -4,8 +4,7 @@
 vqa.py v2_OpenEnded_mscoco_val2014_questions.json v2_mscoco_val2014_annotations.json lavis --split val2014
 """
 
-from common import converter_parser, run
-
+from blip2.cli.converters import converter_parser, run
 from blip2.utils.derived_files import vqa
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the converters share: the options that all have, and how they end."""
+"""What the scripts in tools/dataset_converters share: the options that all have, and how they end."""
 
 import argparse
 from collections.abc import Callable
