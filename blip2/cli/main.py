@@ -19,13 +19,13 @@ COMMANDS = {
     "match": ("blip2.cli.match", "score how well texts fit a picture"),
     "search": ("blip2.cli.search", "find the pictures of a folder that fit a text or resemble a picture"),
     "features": ("blip2.cli.features", "write features of pictures and texts to a file"),
+    "check-dataset": ("blip2.cli.check_dataset", "look whether the data of a config are there and whole"),
     "train": ("blip2.cli.train", "train a model from a config"),
     "test": ("blip2.cli.test", "score a checkpoint on a config's test set"),
-    "reproduce": ("blip2.cli.reproduce", "measure a model's published scores again"),
-    "check-dataset": ("blip2.cli.check_dataset", "look whether the data of a config are there and whole"),
     "scenes": ("blip2.cli.scenes", "write the small model's data: drawn scenes with captions"),
     "list": ("blip2.cli.list", "list the models that a name loads"),
     "benchmark": ("blip2.cli.benchmark", "time a task here, beside the same work done another way"),
+    "reproduce": ("blip2.cli.reproduce", "measure a model's published scores again"),
 }
 
 EXIT_USAGE = 2
