@@ -1,7 +1,8 @@
 """Whether the data that a config names are there, whole and readable, before a long run finds out."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -128,8 +129,8 @@ def _checked(settings: dict[str, Any], sample: int | None) -> _Found:
         report.published = published_file(files[0], settings.get("split", ""))
         report.problems += _miscounted(report)
     told = report.notes if settings.get("skip_bad_images") else report.problems
-    missing = set(missing_pictures(paths))
-    told += [f"there is no picture {path}" for path in paths if path in missing]
+    missing = dict.fromkeys(missing_pictures(paths))
+    told += _absent(missing)
     there = [path for path in paths if path not in missing]
     chosen = there if sample is None else _spread(there, sample)
     told += _undecodable(chosen)
@@ -195,6 +196,15 @@ def _miscounted(report: DatasetReport) -> Iterator[str]:
                 f"{report.files[0]} has {found:,} {what}, the published one {wanted:,}: it is cut off, or of another "
                 f"split or version. {report.published.step}"
             )
+
+
+def _absent(pictures: Collection[str]) -> Iterator[str]:
+    """Missing pictures one by one, but those of a missing folder together."""
+    folders = Counter(os.path.dirname(path) for path in pictures)
+    gone = {folder for folder in folders if folder and not os.path.isdir(folder)}
+    for folder in sorted(gone):
+        yield f"there is no folder {folder} of {folders[folder]:,} pictures; docs/datasets.md says where they come from"
+    yield from (f"there is no picture {path}" for path in pictures if os.path.dirname(path) not in gone)
 
 
 def _spread(items: list[str], count: int) -> list[str]:

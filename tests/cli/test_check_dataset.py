@@ -98,6 +98,14 @@ def test_missing_and_broken_pictures_are_all_named(capsys):
     assert str(tests[3]) in report["problems"][2] and len(report["problems"]) == 3
 
 
+def test_a_missing_folder_of_pictures_is_one_problem(capsys):
+    Path("data/flickr30k/images").rename("data/flickr30k/flickr30k-images")
+    code, (report,) = reports(capsys, CONFIG, "--part", "test")
+    assert code == 1 and report["decoded"] == 0
+    (problem,) = report["problems"]
+    assert problem.startswith(f"there is no folder data/flickr30k/images of {PICTURES} pictures; docs/datasets.md")
+
+
 def test_a_sample_of_pictures_is_spread_and_all_are_decoded_on_demand(capsys):
     folder = Path("data/flickr30k/images")
     tests = [folder / f"{1000 + n}.jpg" for n in range(3 * PICTURES) if n % 3 == 2]
