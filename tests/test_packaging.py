@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 RESOURCES = ("configs", "tools", "demo")
 # Imported where a user asks for them; the error that names them says how to install them.
-ON_DEMAND = {"accelerate"}
+ON_DEMAND = {"accelerate", "simplemma", "spacy"}
 # Used without an import: a plugin, and the backend of `python -m build`, which a subprocess here imports.
 NOT_IMPORTED = {"pytest-timeout", "hatchling"}
 

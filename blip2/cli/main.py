@@ -19,6 +19,7 @@ COMMANDS = {
     "match": ("blip2.cli.match", "score how well texts fit a picture"),
     "search": ("blip2.cli.search", "find the pictures of a folder that fit a text or resemble a picture"),
     "features": ("blip2.cli.features", "write features of pictures and texts to a file"),
+    "check-dataset": ("blip2.cli.check_dataset", "look whether the data of a config are there and whole"),
     "train": ("blip2.cli.train", "train a model from a config"),
     "test": ("blip2.cli.test", "score a checkpoint on a config's test set"),
     "scenes": ("blip2.cli.scenes", "write the small model's data: drawn scenes with captions"),
@@ -26,6 +27,7 @@ COMMANDS = {
     "info": ("blip2.cli.info", "tell what is known of a model"),
     "download": ("blip2.cli.download", "fetch what models need, for machines without a network"),
     "benchmark": ("blip2.cli.benchmark", "time a task here, beside the same work done another way"),
+    "reproduce": ("blip2.cli.reproduce", "measure a model's published scores again"),
 }
 
 EXIT_USAGE = 2
@@ -35,7 +37,7 @@ EXIT_BROKEN_PIPE = 141
 
 def help_text() -> str:
     """What ``blip2 --help`` prints."""
-    rows = "\n".join(f"  {name:<11}{summary}" for name, (_, summary) in COMMANDS.items())
+    rows = "\n".join(f"  {name:<15}{summary}" for name, (_, summary) in COMMANDS.items())
     return f"""\
 usage: blip2 COMMAND [ARGUMENTS]
 
@@ -56,6 +58,8 @@ examples:
   blip2 download NAME                            # weights, tokenizer, language model, before they are needed
   blip2 train CONFIG --work-dir work_dirs/mine
   blip2 test CONFIG CHECKPOINT
+  blip2 check-dataset CONFIG                     # before a long run: is all there?
+  blip2 reproduce NAME                           # measured beside published
 
   blip2 COMMAND --help    the options of a command
   blip2 --version         the installed version

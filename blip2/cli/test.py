@@ -4,7 +4,6 @@ import argparse
 import json
 import pickle
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +30,6 @@ CONFIG is a path, a bundled config or a model name (see `blip2 list`). Predictio
 are made; the same command after an interruption goes on from there (with retrieval it begins anew, because a rank
 depends on all pictures).
 """
-
-# Fields of a config that decide on predictions; the number of workers and the like do not.
-_DECISIVE = ("model", "data_preprocessor", "test_cfg", "randomness")
-_INDECISIVE = ("num_workers", "persistent_workers", "pin_memory", "prefetch_factor", "timeout")
 
 
 def build_parser(prog: str = "blip2 test") -> argparse.ArgumentParser:
@@ -75,9 +70,11 @@ def test(args: argparse.Namespace) -> int:
     """Scores as `args` say."""
     from mmengine.dist import is_main_process
 
+    from blip2.apis.kept_predictions import keep_predictions
+
     runner = _runner(args)
     with leaving_processes():
-        _keep_predictions(runner, resume=not (args.no_resume or args.show or args.show_dir))
+        keep_predictions(runner, resume=not (args.no_resume or args.show or args.show_dir))
         metrics = runner.test()
         if args.out and is_main_process():
             loop = runner.test_loop
@@ -146,37 +143,6 @@ def _draw(cfg: Any, args: argparse.Namespace) -> None:
     }
     if cfg.get("visualizer") is None:
         cfg.visualizer = {"type": "UniversalVisualizer"}
-
-
-def _keep_predictions(runner: Any, resume: bool) -> None:
-    """Has the loop write its predictions; a loop of another kind has its own ways."""
-    from blip2.datasets import set_skip_bad_images
-    from blip2.engine.loops import TestLoop
-    from blip2.engine.predictions import PredictionLog, fingerprint
-
-    loop = runner.test_loop
-    if not isinstance(loop, TestLoop):
-        return
-    dataset = loop.dataloader.dataset
-    with suppress(TypeError):  # a data set of another kind, which raises at the first one
-        # Bad pictures are named all together at the end, not one a run.
-        set_skip_bad_images(dataset)
-    cfg = runner.cfg
-    settings = {field: cfg.get(field) for field in _DECISIVE}
-    settings["precision"] = loop.precision
-    settings["loader"] = {key: value for key, value in cfg.test_dataloader.items() if key not in _INDECISIVE}
-    about = {"config": cfg.filename, "checkpoint": cfg.load_from, "precision": loop.precision}
-    print_of_run = fingerprint(_without_skipping(settings), Path(cfg.load_from), dataset)
-    loop.log = PredictionLog(Path(runner.work_dir) / "predictions", print_of_run, about, resume)
-
-
-def _without_skipping(settings: Any) -> Any:
-    """`settings` without ``skip_bad_images``: it decides what becomes of predictions, not on them."""
-    if isinstance(settings, dict):
-        return {key: _without_skipping(value) for key, value in sorted(settings.items()) if key != "skip_bad_images"}
-    if isinstance(settings, list | tuple):
-        return [_without_skipping(value) for value in settings]
-    return settings
 
 
 def _write(path: Path, content: Any) -> None:

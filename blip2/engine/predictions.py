@@ -21,20 +21,28 @@ class PredictionLog:
     """The predictions of one test in a folder: ``rank<n>.jsonl``, a line a sample, flushed after each batch.
 
     The folder is named after the `fingerprint` of everything that decides on a prediction. What an unfinished test
-    left in it is in `done`; a finished one (it has ``metrics.json``) and one that is not to be resumed are begun
-    anew.
+    left in it is in `done`; a finished one (it has ``metrics.json``), unless `keep_finished` says otherwise, and one
+    that is not to be resumed are begun anew.
 
     Args:
         root: where the folder lies.
         fingerprint: see `fingerprint`.
         about: what a person wants to know of the run; written to ``about.json``.
         resume: take up what is there.
+        keep_finished: take up what a finished test has left as well.
     """
 
-    def __init__(self, root: str | Path, fingerprint: str, about: Mapping[str, Any], resume: bool = True) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        fingerprint: str,
+        about: Mapping[str, Any],
+        resume: bool = True,
+        keep_finished: bool = False,
+    ) -> None:
         self.folder = Path(root) / fingerprint[:16]
         if is_main_process():
-            if not resume or (self.folder / FINISHED).exists():
+            if not resume or ((self.folder / FINISHED).exists() and not keep_finished):
                 shutil.rmtree(self.folder, ignore_errors=True)
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "about.json").write_text(json.dumps(dict(about), indent=2, default=str), encoding="utf-8")

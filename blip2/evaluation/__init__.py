@@ -3,6 +3,7 @@
 from .coco_caption import COCOCaption
 from .gathered import GatheredMetric
 from .gqa_acc import GQAAcc
+from .nocaps import NocapsCaption, NocapsSave
 from .report_vqa import ReportVQA
 from .retrieval_recall import RetrievalRecall
 from .scene_caption import DocumentAccuracy, SceneCaptionAccuracy
@@ -14,6 +15,8 @@ __all__ = [
     "DocumentAccuracy",
     "GQAAcc",
     "GatheredMetric",
+    "NocapsCaption",
+    "NocapsSave",
     "ReportVQA",
     "RetrievalRecall",
     "SceneCaptionAccuracy",

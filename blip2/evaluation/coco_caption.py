@@ -1,7 +1,7 @@
 """The COCO caption metric."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mmengine.logging import print_log
@@ -61,24 +61,16 @@ class COCOCaption(GatheredMetric):
             ValueError: the references know no such picture.
         """
         for sample in data_samples:
-            caption, image_id = sample.get("pred_caption"), sample.get("image_id")
-            if caption is None or image_id is None:
-                missing = "pred_caption" if caption is None else "image_id"
-                step = "the model's predict mode sets it" if caption is None else "add it to meta_keys of PackInputs"
-                raise KeyError(f"a data sample has no {missing!r}, which the metric needs: {step}")
-            image_id = normalise_image_id(image_id)
+            image_id, caption = predicted_caption(sample)
             if image_id not in self.references:
                 raise ValueError(
                     f"the picture {image_id!r} has no captions in {self.ann_file} ({len(self.references)} pictures): "
                     "check that the dataset and the metric are given the same split"
                 )
-            caption = caption if isinstance(caption, str) else caption[0]
             self.results.append({"image_id": image_id, "caption": caption})
 
     def compute_metrics(self, results: list[dict[str, Any]]) -> dict[str, float]:
-        candidates: dict[int | str, str] = {}
-        for result in results:
-            candidates.setdefault(result["image_id"], result["caption"])
+        candidates = first_captions((result["image_id"], result["caption"]) for result in results)
         if not candidates:
             raise ValueError("no picture was captioned, so there is nothing to score")
         scores = caption_scores(self.references, candidates, self.metrics)
@@ -93,3 +85,24 @@ class COCOCaption(GatheredMetric):
             )
             scores["missing_images"] = len(missing)
         return scores
+
+
+def first_captions(pairs: Iterable[tuple[int | str, str]]) -> dict[int | str, str]:
+    """The first caption of each picture: a sampler may hand one out twice."""
+    captions: dict[int | str, str] = {}
+    for image_id, caption in pairs:
+        captions.setdefault(image_id, caption)
+    return captions
+
+
+def predicted_caption(sample: Mapping[str, Any]) -> tuple[int | str, str]:
+    """The ``image_id`` of a data sample and its caption, the first of several.
+
+    Raises `KeyError` when it lacks one of them.
+    """
+    caption, image_id = sample.get("pred_caption"), sample.get("image_id")
+    if caption is None or image_id is None:
+        missing = "pred_caption" if caption is None else "image_id"
+        step = "the model's predict mode sets it" if caption is None else "add it to meta_keys of PackInputs"
+        raise KeyError(f"a data sample has no {missing!r}, which the metric needs: {step}")
+    return normalise_image_id(image_id), caption if isinstance(caption, str) else caption[0]

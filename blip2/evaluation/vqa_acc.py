@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from blip2.evaluation.gathered import GatheredMetric
+from blip2.evaluation.lemmas import find_lemmatizer
 from blip2.evaluation.vqa_answers import TYPES, mean_scores, normalise_answer, questions_of
 from blip2.registry import METRICS
 
@@ -26,6 +27,13 @@ class VQAAcc(GatheredMetric):
         full_score_weight: share of the annotators that is enough for the full score.
         collect_device, prefix: as in mmengine's ``BaseMetric``.
         official: report the official accuracy as well.
+        lemmatizer: bring the words of ``pred_answer`` into their ground form before it is compared, as LAVIS and the
+            paper do for OK-VQA, whose true answers are in that form: 'auto', 'spacy' or 'simplemma' (see
+            `blip2.evaluation.lemmas`); None compares answers as they are.
+
+    Raises:
+        ValueError: a `full_score_weight` that is no share, an unknown `lemmatizer`.
+        MissingPackageError: the lemmatizer isn't installed; says how to get it.
     """
 
     default_prefix = "VQA"
@@ -36,12 +44,14 @@ class VQAAcc(GatheredMetric):
         collect_device: str = "cpu",
         prefix: str | None = None,
         official: bool = False,
+        lemmatizer: str | None = None,
     ) -> None:
         super().__init__(collect_device=collect_device, prefix=prefix)
         if not 0 < full_score_weight <= 1:
             raise ValueError(f"full_score_weight={full_score_weight} must be a share of the annotators, 0 < … ≤ 1")
         self.full_score_weight = full_score_weight
         self.official = official
+        self.lemmatize = None if lemmatizer is None else find_lemmatizer(lemmatizer)
 
     def process(self, data_batch: Any, data_samples: Sequence[Mapping[str, Any]]) -> None:
         """Scores each question of the data samples.
@@ -66,7 +76,8 @@ class VQAAcc(GatheredMetric):
         if weights is not None and len(weights) != len(truths):
             raise ValueError(f"{name} has {len(truths)} answers and {len(weights)} gt_answer_weight")
         shares = [1 / len(truths)] * len(truths) if weights is None else [float(weight) for weight in weights]
-        answer = normalise_answer(question["pred_answer"])
+        said = question["pred_answer"]
+        answer = normalise_answer(said if self.lemmatize is None else self.lemmatize(said))
         right = [normalise_answer(truth) == answer for truth in truths]
         share = sum(weight for weight, equal in zip(shares, right, strict=True) if equal)
         scores = {"acc": 100 * min(1.0, share / self.full_score_weight)}

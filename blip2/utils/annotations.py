@@ -12,30 +12,8 @@ from typing import Any
 from mmengine import fileio
 
 from blip2.utils.errors import AnnotationError, MissingAnnotationError
+from blip2.utils.published_files import published_file
 
-_LAVIS = "https://storage.googleapis.com/sfr-vision-language-research/"
-_OPENMMLAB = "https://download.openmmlab.com/mmclassification/datasets/coco_retrieval/"
-_VQA = "https://visualqa.org/download.html (zip files; unpack them)"
-# Where a published file comes from, by its name.
-_PUBLISHED = {
-    **{
-        f"coco_karpathy_{split}.json": f"{_LAVIS}datasets/coco_karpathy_{split}.json"
-        for split in ("train", "val", "test", "val_gt", "test_gt")
-    },
-    **{
-        f"caption_karpathy_{split}2014.json": f"{_OPENMMLAB}caption_karpathy_{split}2014.json"
-        for split in ("train", "val", "test")
-    },
-    **{
-        f"{split}_balanced_questions.json": f"{_LAVIS}LAVIS/datasets/gqa/{split}_balanced_questions.json"
-        for split in ("train", "testdev", "test")
-    },
-    **{
-        f"v2_OpenEnded_mscoco_{split}_questions.json": _VQA
-        for split in ("train2014", "val2014", "test2015", "test-dev2015")
-    },
-    **{f"v2_mscoco_{split}_annotations.json": _VQA for split in ("train2014", "val2014")},
-}
 _TABLES = {".csv": ",", ".tsv": "\t"}
 
 
@@ -67,6 +45,7 @@ def read_captions(
     caption_key: str = "caption",
     id_key: str = "image_id",
     folder_from_url: bool = False,
+    captions_optional: bool = False,
     split: str | None = None,
 ) -> list[CaptionEntry]:
     """The entries of a file of captions, in the file's order.
@@ -74,9 +53,9 @@ def read_captions(
     Forms, told apart by suffix and content:
 
     - COCO (``.json``): ``{images: [{id, file_name}], annotations: [{image_id, caption}]}``; an entry for each of
-      ``images``, with its captions in a list. Reference files without file names are COCO form as well. With
-      `folder_from_url` a picture lies in the folder that its ``coco_url`` ends with (``…/val2014/x.jpg`` →
-      ``val2014/x.jpg``), if it has one.
+      ``images``, with its captions in a list. Reference files without file names are COCO form as well, and, where
+      `captions_optional` says so, lists of pictures without ``annotations``. With `folder_from_url` a picture lies in
+      the folder that its ``coco_url`` ends with (``…/val2014/x.jpg`` → ``val2014/x.jpg``), if it has one.
     - Karpathy's splits as LAVIS has them (``.json``): ``[{image, caption, image_id}]``, the caption one text or a list.
       ``image_id`` is the entry's own if it is a number, else the number that ends the file name
       (``COCO_val2014_000000391895.jpg`` → 391895, as in mmpretrain), else the entry's own text, else the file's stem.
@@ -101,6 +80,8 @@ def read_captions(
         entries = _table_entries(_jsonl_rows(text, path), keys)
     else:
         content = _parse_json(text, str(path))
+        if captions_optional and isinstance(content, dict) and "images" in content:
+            content.setdefault("annotations", [])
         if _is_karpathys_own(content):
             entries = _karpathys_own_entries(content["images"], path, split)
         else:
@@ -155,8 +136,8 @@ def _read_text(path: str | Path, argument: str = "ann_file") -> str:
         data = fileio.get(str(path)) if "://" in str(path) else Path(path).expanduser().read_bytes()
         return data.decode("utf-8-sig")
     except FileNotFoundError:
-        name = PurePosixPath(str(path)).name
-        step = f"Fetch it from {_PUBLISHED[name]}" if name in _PUBLISHED else f"Check {argument} and data_root"
+        known = published_file(str(path))
+        step = known.step if known else f"Check {argument} and data_root"
         raise MissingAnnotationError(f"there is no annotation file {path}. {step}") from None
     except IsADirectoryError:
         raise AnnotationError(f"annotation file {path} is a folder; give the file in it") from None
@@ -234,7 +215,8 @@ def _karpathys_own_entries(images: list[Any], path: str | Path, split: str | Non
     if split is None:
         raise AnnotationError(
             f"annotation file {path} is Karpathy's own, with all splits in one, which COCORetrieval(split=…) reads; "
-            f"take a file for each split, such as {_PUBLISHED['coco_karpathy_val.json']}"
+            "take a file for each split, such as coco_karpathy_val.json, which "
+            "`python tools/dataset_converters/karpathy.py` writes"
         )
     parts = (split, "restval") if split == "train" else (split,)
     entries = []

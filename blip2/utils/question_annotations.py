@@ -45,15 +45,15 @@ def read_vqa(question_file: str | Path, ann_file: str | Path = "") -> list[Quest
         AnnotationError: another form, a missing key, an empty question, a ``question_id`` given twice, a question
             without answers, or answers to no question: with the file, the item and the next step.
     """
-    questions = _rows(read_json(question_file, "question_file"), "questions", question_file)
+    questions = rows_of(read_json(question_file, "question_file"), "questions", question_file)
     answers = _answers(ann_file) if ann_file else {}
     entries: dict[int | str, QuestionEntry] = {}
     for number, row in enumerate(questions):
         where = f"question file {question_file}, question {number}"
-        question_id, image_id = _id(row, "question_id", where), _id(row, "image_id", where)
+        question_id, image_id = id_of(row, "question_id", where), id_of(row, "image_id", where)
         if question_id in entries:
             raise AnnotationError(f"{where}: the question_id {question_id} was given before; each needs one of its own")
-        entry = QuestionEntry(question_id, image_id, _question(row, where))
+        entry = QuestionEntry(question_id, image_id, question_of(row, where))
         entries[question_id] = _answered(entry, answers, where, ann_file) if ann_file else entry
     unknown = [question_id for question_id in answers if question_id not in entries]
     if unknown:
@@ -61,7 +61,7 @@ def read_vqa(question_file: str | Path, ann_file: str | Path = "") -> list[Quest
             f"annotation file {ann_file} answers {len(unknown)} question(s) that are not in {question_file}, the first "
             f"is question_id {unknown[0]}; check that both files belong to one split"
         )
-    return _filled(list(entries.values()), question_file)
+    return filled(list(entries.values()), question_file)
 
 
 def read_gqa(path: str | Path) -> list[QuestionEntry]:
@@ -84,7 +84,7 @@ def read_gqa(path: str | Path) -> list[QuestionEntry]:
             f"annotation file {path} holds {type(content).__name__}; it should be GQA's object by question_id, or a "
             "list of {question_id, image, question, answer}"
         )
-    return _filled([_gqa_entry(row, where, number) for number, (where, row) in enumerate(rows)], path)
+    return filled([_gqa_entry(row, where, number) for number, (where, row) in enumerate(rows)], path)
 
 
 def _own_form(question_id: str, row: Any) -> Any:
@@ -95,14 +95,14 @@ def _own_form(question_id: str, row: Any) -> Any:
 
 
 def _gqa_entry(row: Any, where: str, number: int) -> QuestionEntry:
-    image = str(_field(row, "image", where))
+    image = str(field_of(row, "image", where))
     answer = row.get("answer")
     if answer is not None and not isinstance(answer, str):
         raise AnnotationError(f"{where}: 'answer' is {answer!r}; it should be a text")
     return QuestionEntry(
-        question_id=_id(row, "question_id", where) if "question_id" in row else number,
+        question_id=id_of(row, "question_id", where) if "question_id" in row else number,
         image_id=normalise_image_id(PurePosixPath(image).stem),
-        question=_question(row, where),
+        question=question_of(row, where),
         image=image,
         answers=None if answer is None else (answer,),
     )
@@ -114,19 +114,12 @@ def _gqa_entry(row: Any, where: str, number: int) -> QuestionEntry:
 def _answers(path: str | Path) -> dict[int | str, tuple[tuple[str, ...], dict[str, Any]]]:
     """The answers of VQAv2's annotations by question_id, each with the row that they stand in."""
     answers: dict[int | str, tuple[tuple[str, ...], dict[str, Any]]] = {}
-    for number, row in enumerate(_rows(read_json(path), "annotations", path)):
+    for number, row in enumerate(rows_of(read_json(path), "annotations", path)):
         where = f"annotation file {path}, annotation {number}"
-        question_id = _id(row, "question_id", where)
+        question_id = id_of(row, "question_id", where)
         if question_id in answers:
             raise AnnotationError(f"{where}: question_id {question_id} was answered before; each is answered once")
-        given = _field(row, "answers", where)
-        try:
-            texts = tuple([item["answer"] for item in given])
-        except (TypeError, KeyError):
-            texts = ()
-        if set(map(type, texts)) != {str}:
-            raise AnnotationError(f"{where}: 'answers' is {given!r}; it should be a list of {{answer: text}}")
-        answers[question_id] = texts, row
+        answers[question_id] = answers_of(row, where), row
     return answers
 
 
@@ -142,7 +135,7 @@ def _answered(
             "one split, or give no ann_file to load the questions alone"
         )
     texts, row = answers[entry.question_id]
-    if "image_id" in row and _id(row, "image_id", str(ann_file)) != entry.image_id:
+    if "image_id" in row and id_of(row, "image_id", str(ann_file)) != entry.image_id:
         raise AnnotationError(
             f"{where}: question_id {entry.question_id} is about picture {entry.image_id}, but about {row['image_id']} "
             f"in {ann_file}; check that both files belong to one split"
@@ -151,10 +144,10 @@ def _answered(
     return QuestionEntry(entry.question_id, entry.image_id, entry.question, entry.image, texts, labels)
 
 
-# ----- rows and fields -----
+# ----- rows and fields, for the readers of other forms as well; each error names the place by `where` -----
 
 
-def _rows(content: Any, key: str, path: str | Path) -> list[Any]:
+def rows_of(content: Any, key: str, path: str | Path) -> list[Any]:
     if isinstance(content, dict) and isinstance(content.get(key), list):
         return content[key]
     found = f"an object with the keys {sorted(content)}" if isinstance(content, dict) else type(content).__name__
@@ -164,13 +157,15 @@ def _rows(content: Any, key: str, path: str | Path) -> list[Any]:
     )
 
 
-def _filled(entries: list[QuestionEntry], path: str | Path) -> list[QuestionEntry]:
+def filled(entries: list[QuestionEntry], path: str | Path) -> list[QuestionEntry]:
+    """`entries`, if there are any; raises `AnnotationError` otherwise."""
     if not entries:
         raise AnnotationError(f"{path} is empty: it holds no questions; fetch or write it again")
     return entries
 
 
-def _field(row: Any, key: str, where: str) -> Any:
+def field_of(row: Any, key: str, where: str) -> Any:
+    """A field that a row must have."""
     if not isinstance(row, dict):
         raise AnnotationError(f"{where} is {row!r}; it should be an object")
     if key not in row:
@@ -178,15 +173,29 @@ def _field(row: Any, key: str, where: str) -> Any:
     return row[key]
 
 
-def _id(row: Any, key: str, where: str) -> int | str:
+def answers_of(row: Any, where: str) -> tuple[str, ...]:
+    """The texts of ``answers: [{answer: text}]``."""
+    given = field_of(row, "answers", where)
     try:
-        return normalise_image_id(_field(row, key, where))
+        texts = tuple([item["answer"] for item in given])
+    except (TypeError, KeyError):
+        texts = ()
+    if set(map(type, texts)) != {str}:
+        raise AnnotationError(f"{where}: 'answers' is {given!r}; it should be a list of {{answer: text}}")
+    return texts
+
+
+def id_of(row: Any, key: str, where: str) -> int | str:
+    """A field that is a number or a text, numbers written as texts made numbers."""
+    try:
+        return normalise_image_id(field_of(row, key, where))
     except TypeError:
         raise AnnotationError(f"{where}: {key!r} is {row[key]!r}; it should be a number or a text") from None
 
 
-def _question(row: dict[str, Any], where: str) -> str:
-    question = _field(row, "question", where)
+def question_of(row: dict[str, Any], where: str) -> str:
+    """The field ``question``, which must not be blank."""
+    question = field_of(row, "question", where)
     if not isinstance(question, str) or not question.strip():
         raise AnnotationError(f"{where}: the question is {question!r}; write one, or take the entry out of the file")
     return question

@@ -35,8 +35,11 @@ def reduced(name: str, work_dir: Path, **changes: Any) -> Config:
     for stage, size in (("train", 3), ("val", 4), ("test", 4)):
         if cfg.get(f"{stage}_dataloader"):
             cfg[f"{stage}_dataloader"].update(batch_size=size, num_workers=0, persistent_workers=False)
-    if cfg.get("val_evaluator") and cfg.val_evaluator.type == "COCOCaption":
-        cfg.val_evaluator.metrics = ["CIDEr"]
+    for stage in ("val", "test"):
+        evaluators = cfg.get(f"{stage}_evaluator") or []
+        for evaluator in evaluators if isinstance(evaluators, list) else [evaluators]:
+            if evaluator.type in ("COCOCaption", "NocapsCaption"):
+                evaluator.metrics = ["CIDEr"]
     cfg.load_from, cfg.custom_hooks, cfg.work_dir = None, [], str(work_dir)
     cfg.randomness = {"seed": 0}
     cfg.merge_from_dict(changes)

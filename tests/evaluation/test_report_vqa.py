@@ -83,3 +83,26 @@ def test_what_cannot_work_is_refused_before_inference(tmp_path):
         ReportVQA("answers.txt")
     with pytest.raises(AnnotationError, match=r"none\.json"):
         ReportVQA(str(tmp_path / "answers.json"), question_file=str(tmp_path / "none.json"))
+
+
+def test_vizwizs_server_knows_a_question_by_its_picture(tmp_path):
+    path = tmp_path / "answers.json"
+    metric = ReportVQA(str(path), id_key="image")
+    sample = {"question_id": "VizWiz_test_00000003", "img_path": "data/vizwiz/test/VizWiz_test_00000003.jpg"}
+    metric.process(None, [{**sample, "pred_answer": "nyquil"}])
+    metric.evaluate(1)
+    assert json.loads(path.read_text()) == [{"image": "VizWiz_test_00000003.jpg", "answer": "nyquil"}]
+    with pytest.raises(KeyError, match="has no 'img_path'"):
+        metric.process(None, [{"question_id": 1, "pred_answer": "a"}])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"id_key": "number"}, r"id_key='number' is unknown; choose one of \['question_id', 'image'\]"),
+        ({"id_key": "image", "question_file": "q.json"}, "goes with id_key='question_id' alone"),
+    ],
+)
+def test_other_ids_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        ReportVQA("answers.json", **arguments)
