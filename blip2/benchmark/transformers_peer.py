@@ -1,6 +1,5 @@
 """The same captioning in ``transformers``: `Blip2ForConditionalGeneration` with our model's weights copied in."""
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from blip2.checkpoints.convert import from_ours
 from blip2.models.blip2_generative import Blip2Generative
 from blip2.models.blip2_vqa import Blip2VQA
 from blip2.models.language.opt import OPTForCausalLM
@@ -23,52 +23,13 @@ from .captioner import Captioner
 from .contender import synchronize
 from .work import VQAWork, Work
 
-# Our key → transformers' key, all rules in turn. None: a buffer that transformers does not keep.
-KEY_RULES: tuple[tuple[str, str | None], ...] = (
-    (r"^multimodal_backbone\.bert\.embeddings\.position_ids$", None),
-    (r"^vision_backbone\.cls_token$", "vision_model.embeddings.class_embedding"),
-    (r"^vision_backbone\.pos_embed$", "vision_model.embeddings.position_embedding"),
-    (r"^vision_backbone\.patch_embed\.projection\.", "vision_model.embeddings.patch_embedding."),
-    (r"^vision_backbone\.layers\.", "vision_model.encoder.layers."),
-    (r"\.attn\.(qkv|q_bias|v_bias)", r".self_attn.\1"),
-    (r"\.attn\.proj\.", ".self_attn.projection."),
-    (r"\.ln([12])\.", r".layer_norm\1."),
-    (r"\.ffn\.layers\.0\.0\.", ".mlp.fc1."),
-    (r"\.ffn\.layers\.1\.", ".mlp.fc2."),
-    (r"^ln_vision_backbone\.", "vision_model.post_layernorm."),
-    (r"^multimodal_backbone\.bert\.embeddings\.LayerNorm\.", "qformer.layernorm."),
-    (r"^multimodal_backbone\.bert\.", "qformer."),
-    (r"\.(attention|crossattention)\.self\.", r".\1.attention."),
-    (r"^vision_neck\.fc\.", "language_projection."),
-    (r"^text_backbone\.", "language_model."),
-)
-
-
 class PeerUnavailableError(RuntimeError):
     """The peer cannot be measured here; the text says why and what to do."""
 
 
 def convert_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies of a `Blip2Caption`'s or `Blip2VQA`'s weights under transformers' keys."""
-    converted: dict[str, Tensor] = {}
-    for key, value in state.items():
-        if (name := _peer_key(key)) is not None:
-            converted[name] = value.detach().clone()
-    for name in [name for name in converted if name.endswith(".self_attn.q_bias")]:
-        stem = name.removesuffix("q_bias")
-        query, value = converted.pop(name), converted.pop(stem + "v_bias")
-        converted[stem + "qkv.bias"] = torch.cat((query, torch.zeros_like(query), value))
-    return converted
-
-
-def _peer_key(key: str) -> str | None:
-    for pattern, replacement in KEY_RULES:
-        if replacement is None:
-            if re.search(pattern, key):
-                return None
-        else:
-            key = re.sub(pattern, replacement, key)
-    return key
+    return {key: value.detach().clone() for key, value in from_ours(state, "hf").tensors.items()}
 
 
 class TransformersCaptioner(Captioner):

@@ -1,10 +1,12 @@
 """Loading weights into a model: every key and shape accounted for, or an error that names them."""
 
+import itertools
 import logging
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from mmengine.logging import print_log
@@ -25,6 +27,8 @@ _SHOWN = 5
 _WORDS = ("embed_tokens.weight", "lm_head.weight", "shared.weight")
 _AHEAD = 1 << 27  # bytes that the system is asked to read ahead
 
+Place = str | torch.device | Mapping[str, Any]
+
 
 @dataclass(frozen=True)
 class LoadResult:
@@ -43,10 +47,11 @@ def load_checkpoint(
     model: nn.Module,
     source: str | Path | Source,
     *,
-    map_location: str | torch.device = "cpu",
+    map_location: Place = "cpu",
     strict: bool = True,
     allow_missing_language_model: bool = True,
     vision_tower: str | Path | None = None,
+    offload_folder: str | Path | None = None,
 ) -> LoadResult:
     """Load a checkpoint of any publisher into `model`, cast to the model's types.
 
@@ -56,8 +61,9 @@ def load_checkpoint(
     `allow_missing_language_model` is off; one of LAVIS without image encoder from `vision_tower`. What a format never
     holds (a temperature, say) stays as it is, or starts afresh in a model on ``meta``.
 
-    A model on the ``meta`` device gets its tensors on `map_location`, one at a time, without a second copy in between.
-    `strict=False` reports missing and unknown keys instead of raising; a wrong shape always raises.
+    A model on the ``meta`` device gets its tensors on `map_location`, one at a time, without a second copy in between:
+    a device, or accelerate's map from modules to devices. What that map sends to 'disk' is written to `offload_folder`
+    in accelerate's layout and stays on ``meta``. `strict=False` reports missing and unknown keys instead of raising; a wrong shape always raises.
 
     Raises `CheckpointError` before anything is changed (only a position table that cannot be resized is found out
     later), `FileNotFoundError` for a missing file.
@@ -78,16 +84,29 @@ def load_checkpoint(
     wrong = [key for key in state if key in own and _shape_differs(key, state[key], own[key])]
     if wrong or (strict and (missing or unexpected)):
         raise CheckpointError(_mismatch(model, name, state, own, missing, unexpected, wrong))
-    _load(model, {key: value for key, value in state.items() if key in own}, own, tied, name, map_location)
+    _load(model, {key: value for key, value in state.items() if key in own}, own, tied, name, map_location, offload_folder)
     _keep_counting(model, kept)
     if folder is not None:
         model.text_backbone.load_pretrained(folder)  # type: ignore[operator, union-attr]
     _set_epsilon(model, opened)
     if strict:
         _start_afresh(model, kept)
-        _check_nothing_on_meta(model, name)
+        _check_nothing_on_meta(model, name, map_location)
     left = (*missing, *(key for key in kept if not key.endswith(_COUNTED)))
     return LoadResult(left, tuple(unexpected), folder, opened.vision_tower, opened.lost)
+
+
+def is_complete_with_weights(model: nn.Module) -> bool:
+    """Whether a model on the meta device has nothing that a checkpoint would not bring.
+
+    Of modules that are neither ours nor torch's nor transformers' it isn't known what they compute when they are built.
+    """
+    known = ("blip2.", "torch.nn.", "transformers.")
+    if not all(type(module).__module__.startswith(known) for module in model.modules()):
+        return False
+    saved = model.state_dict().keys()
+    named = itertools.chain(model.named_parameters(), model.named_buffers())
+    return all(name in saved for name, tensor in named if tensor.is_meta)
 
 
 def _load(
@@ -96,11 +115,12 @@ def _load(
     own: dict[str, Tensor],
     tied: list[list[str]],
     source: str,
-    device: str | torch.device,
+    device: Place,
+    offload_folder: str | Path | None,
 ) -> None:
     on_meta = any(tensor.is_meta for tensor in own.values())
     if on_meta:
-        state = _taken_over(state, own, tied, device)
+        state = _taken_over(state, own, tied, device, offload_folder)
     else:
         # What the model's own hooks change on the way; and they may refuse it, before anything else is changed.
         others = {key: value for key, value in state.items() if value.shape == own[key].shape}
@@ -119,16 +139,49 @@ def _load(
 
 
 def _taken_over(
-    state: dict[str, Tensor], own: dict[str, Tensor], tied: list[list[str]], device: str | torch.device
+    state: dict[str, Tensor],
+    own: dict[str, Tensor],
+    tied: list[list[str]],
+    place: Place,
+    offload_folder: str | Path | None,
 ) -> dict[str, Tensor]:
-    """Copies in the model's types on `device` (where the model has tensors already: on theirs); tied ones once."""
+    """Copies in the model's types at their places (where the model has tensors already: at theirs); tied ones once."""
     first = {name: names[0] for names in tied for name in names if names[0] in state}
     found: dict[str, Tensor] = {}
-    for key in _in_order({key: value for key, value in state.items() if first.get(key, key) == key}):
+    offloaded: dict[str, dict[str, Any]] = {}
+    for key in _in_order(state):
         value, mine = state[key], own[key]
         dtype = mine.dtype if mine.is_floating_point() else None
-        found[key] = taken(value, dtype, device if mine.is_meta else mine.device)
-    return {key: found[first.get(key, key)] for key in state}
+        device = device_of(key, place) if mine.is_meta else mine.device
+        if device == "disk":
+            _write_to(offload_folder, key, taken(value, dtype), offloaded)
+        elif first.get(key, key) == key:
+            found[key] = taken(value, dtype, device)
+    if offloaded:
+        from accelerate.utils import save_offload_index
+
+        save_offload_index(offloaded, offload_folder)
+    same = {key: found[first[key]] for key in state if key in first and key not in offloaded and first[key] in found}
+    return {**found, **same}
+
+
+def device_of(key: str, place: Place) -> str | torch.device:
+    """The device of a parameter; of a map, that of the longest module name that it lies in."""
+    if not isinstance(place, Mapping):
+        return place
+    names = [name for name in place if not name or key == name or key.startswith(f"{name}.")]
+    if not names:
+        raise ValueError(f"device_map names no device for {key}: its names are {', '.join(place)}")
+    return place[max(names, key=len)]
+
+
+def _write_to(folder: str | Path | None, key: str, tensor: Tensor, index: dict[str, dict[str, Any]]) -> None:
+    from accelerate.utils import offload_weight
+
+    if folder is None:
+        raise ValueError(f"{key} goes to the disk: say where with offload_folder")
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    offload_weight(tensor, key, folder, index)
 
 
 def _in_order(state: dict[str, Tensor]) -> Iterable[str]:
@@ -229,9 +282,9 @@ def _folder_of_language_model(model: nn.Module, source: str) -> Path:
     return language_model_folder(name)
 
 
-def _check_nothing_on_meta(model: nn.Module, source: str) -> None:
+def _check_nothing_on_meta(model: nn.Module, source: str, place: Place) -> None:
     tensors = [*model.named_parameters(), *model.named_buffers()]
-    left = [name for name, tensor in tensors if tensor.is_meta]
+    left = [name for name, tensor in tensors if tensor.is_meta and device_of(name, place) != "disk"]
     if left:
         raise CheckpointError(
             f"{', '.join(left[:_SHOWN])} are in no checkpoint and still on 'meta' after loading {source}: build those "
