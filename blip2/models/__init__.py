@@ -7,10 +7,10 @@ from .blip2_vqa import Blip2VQA
 from .data_preprocessor import MultiModalDataPreprocessor
 from .freeze import freeze
 from .heads import ITMHead, LinearClsHead
-from .language import AutoTokenizer, Blip2Tokenizer, HFCausalLM, OPTForCausalLM
+from .language import AutoTokenizer, Blip2Tokenizer, HFCausalLM, OPTForCausalLM, T5ForConditionalGeneration
 from .pretrain import LanguageModelPretrainer, VisionCaptioner
 from .qformer import Qformer
-from .vision import BEiTViT, TIMMBackbone
+from .vision import BEiTViT, CLIPViT, TIMMBackbone
 
 __all__ = [
     "AutoTokenizer",
@@ -20,6 +20,7 @@ __all__ = [
     "Blip2Retrieval",
     "Blip2Tokenizer",
     "Blip2VQA",
+    "CLIPViT",
     "HFCausalLM",
     "ITMHead",
     "LanguageModelPretrainer",
@@ -27,6 +28,7 @@ __all__ = [
     "MultiModalDataPreprocessor",
     "OPTForCausalLM",
     "Qformer",
+    "T5ForConditionalGeneration",
     "TIMMBackbone",
     "VisionCaptioner",
     "freeze",

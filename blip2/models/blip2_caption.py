@@ -40,8 +40,9 @@ class Blip2Caption(Blip2Generative[GenerationOptions]):
         captions_per_picture: of a picture with a list of captions, `loss` takes this many at once, or 'all'. They are
             drawn at random in training mode and are the first ones in eval mode. The picture is encoded once for all of
             them.
-        end_token: what ends a caption; must be one token of the tokenizer. The published weights take a line feed;
-            for a language model whose tokenizer has none, its end-of-text token (``</s>``) will do.
+        end_token: what ends a caption; must be one token of the tokenizer. None: what the published weights take, a
+            line feed for OPT and ``</s>`` for T5. For a language model whose tokenizer has no line feed, its
+            end-of-text token will do.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class Blip2Caption(Blip2Generative[GenerationOptions]):
         temperature: float = 1.0,
         seed: int | None = None,
         captions_per_picture: int | Literal["all"] = 1,
-        end_token: str = "\n",
+        end_token: str | None = None,
         layer_norm_eps: float = 1e-5,
         data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
         init_cfg: Any = None,

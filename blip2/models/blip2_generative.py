@@ -78,7 +78,8 @@ class Blip2Generative(Blip2Base, Generic[Options]):
         text_backbone: config or module of the language model.
         vision_neck: config or module of the projection into the language model's width.
         options: what `predict` does where a call does not say otherwise.
-        end_token: what ends a text; one token of the tokenizer.
+        end_token: what ends a text; one token of the tokenizer. None: the language model's own choice, if it has one,
+            else a line feed.
     """
 
     def __init__(
@@ -89,7 +90,7 @@ class Blip2Generative(Blip2Base, Generic[Options]):
         vision_neck: Mapping[str, Any] | nn.Module,
         tokenizer: Any,
         options: Options,
-        end_token: str,
+        end_token: str | None,
         layer_norm_eps: float,
         data_preprocessor: Mapping[str, Any] | nn.Module | None,
         init_cfg: Any,
@@ -99,7 +100,7 @@ class Blip2Generative(Blip2Base, Generic[Options]):
         self.text_backbone = build_part(text_backbone)
         freeze(self.text_backbone)
         self.options = options
-        self.end_token = end_token
+        self.end_token = getattr(self.text_backbone, "end_token", "\n") if end_token is None else end_token
 
     def forward(
         self, images: Tensor, data_samples: Sequence[DataSample] | None = None, mode: str = "tensor", **overrides: Any
@@ -129,6 +130,8 @@ class Blip2Generative(Blip2Base, Generic[Options]):
 
         Row b has what is to be learned about picture b: the texts of a row don't see one another.
         """
+        if self._reads_with_encoder():
+            return self._decoder_loss(queries, rows)
         texts = pack_texts(rows, self._pad_token_id(), queries.device)
         num_queries = queries.shape[1]
         self.text_backbone.check_length(num_queries + texts.longest)
@@ -137,6 +140,23 @@ class Blip2Generative(Blip2Base, Generic[Options]):
         row, place, targets, weights = texts.predictors(num_queries)
         logits = self.text_backbone.lm_head(hidden[row, place])  # only where there is something to learn
         losses = F.cross_entropy(logits.float(), targets, reduction="none")
+        return (losses * weights).sum() / weights.sum()
+
+    def _decoder_loss(self, queries: Tensor, rows: Sequence[Sequence[Prompted]]) -> Tensor:
+        """`language_loss` of a language model whose encoder reads queries and prompt, and whose decoder the text."""
+        prompts = [prompted for row in rows for prompted in row]
+        picture = torch.tensor([index for index, row in enumerate(rows) for _ in row], device=queries.device)
+        prompt = torch.tensor([index for index, item in enumerate(prompts) for _ in item.texts], device=queries.device)
+        inputs, mask = self._prompted(queries[picture], [item.given for item in prompts])
+        encoded = self.text_backbone.read(inputs, mask)[prompt]  # each prompt is read once for all of its texts
+        texts = [text for item in prompts for text in item.texts]
+        ids, learned = pad_sequences(texts, self._pad_token_id(), "right", queries.device)
+        hidden = self.text_backbone.hidden_states(ids, encoded, None if mask is None else mask[prompt])
+        text, place = learned.nonzero(as_tuple=True)
+        logits = self.text_backbone.lm_head(hidden[text, place])
+        losses = F.cross_entropy(logits.float(), ids[text, place], reduction="none")
+        counts = [weight for item in prompts for weight in item.weights or [1.0] * len(item.texts)]
+        weights = torch.tensor(counts, device=queries.device)[text]
         return (losses * weights).sum() / weights.sum()
 
     def write(self, queries: Tensor, prompts: Sequence[Sequence[int]], options: GenerationOptions) -> GenerationOutput:
@@ -180,11 +200,17 @@ class Blip2Generative(Blip2Base, Generic[Options]):
 
     def _continuations(self, texts: Sequence[str], after_prompt: bool = True) -> list[list[int]]:
         """Token ids of texts and the end token, as they follow a prompt (or, without one, begin a text)."""
+        if self._reads_with_encoder():  # the decoder begins a text of its own
+            end = self._end_token_id()
+            return [[*ids, end] for ids in self.tokenizer.encode(list(texts), add_special_tokens=False)]
         # A space makes the next word a token of its own whatever stands before it, so a colon does for any prompt.
         opening = ":" if after_prompt else ""
         space = " " if after_prompt else ""
         before, *ids = self._encode_texts([opening, *(f"{opening}{space}{text}{self.end_token}" for text in texts)])
         return [tokens[len(before) :] for tokens in ids]
+
+    def _reads_with_encoder(self) -> bool:
+        return getattr(self.text_backbone, "is_encoder_decoder", False)
 
     def _encode_texts(self, texts: Sequence[str]) -> list[list[int]]:
         if self.tokenizer is None:

@@ -84,7 +84,7 @@ class Blip2VQA(Blip2Generative[VQAOptions]):
         answers: Sequence[str] | None = None,
         question_in_qformer: bool = False,
         qformer_tokenizer: Any = None,
-        end_token: str = "\n",
+        end_token: str | None = None,
         layer_norm_eps: float = 1e-5,
         data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
         init_cfg: Any = None,

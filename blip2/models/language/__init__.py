@@ -1,9 +1,10 @@
 """Language models, their tokenizers, and text generation."""
 
-from .architectures import OPTConfig, opt_config
+from .architectures import OPTConfig, T5Config, opt_config, t5_config
 from .generation import GenerationConfig, GenerationOutput, generate
 from .hf_causal_lm import HFCausalLM
 from .opt import OPTForCausalLM
+from .t5 import T5ForConditionalGeneration
 from .tokenizers import AutoTokenizer, Blip2Tokenizer, pad_sequences
 
 __all__ = [
@@ -14,7 +15,10 @@ __all__ = [
     "HFCausalLM",
     "OPTConfig",
     "OPTForCausalLM",
+    "T5Config",
+    "T5ForConditionalGeneration",
     "generate",
     "opt_config",
     "pad_sequences",
+    "t5_config",
 ]

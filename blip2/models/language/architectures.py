@@ -1,6 +1,7 @@
 """Sizes of the language models: from a published name, a local ``config.json``, or plain numbers."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -84,16 +85,7 @@ def opt_config(name_or_path: str | Path | None = None, **overrides: Any) -> OPTC
 
 
 def _read_opt_config(folder: str | Path) -> OPTConfig:
-    path = resolve_resource(folder) / "config.json"
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{str(folder)!r} is neither a published OPT ({', '.join(_OPT_SIZES)}) nor a folder with a config.json "
-            f"(looked for {path}); or give the sizes themselves (hidden_size, num_hidden_layers, …)"
-        )
-    values = json.loads(path.read_text(encoding="utf-8"))
-    for key, expected in _OPT_FIXED.items():
-        if values.get(key, expected) != expected:
-            raise ValueError(f"{path}: {key}={values[key]!r} is not offered by OPTForCausalLM, only {expected!r}")
+    path, values = _read_config_json(folder, "OPTForCausalLM", _OPT_SIZES, _OPT_FIXED)
     sizes = {field.name: values[field.name] for field in fields(OPTConfig) if field.name in values}
     width = sizes.get("hidden_size", OPTConfig.hidden_size)
     if values.get("word_embed_proj_dim", width) != width:
@@ -102,3 +94,70 @@ def _read_opt_config(folder: str | Path) -> OPTConfig:
             "OPTForCausalLM does not offer"
         )
     return OPTConfig(**sizes)
+
+
+@dataclass(frozen=True)
+class T5Config:
+    """Sizes of a T5 v1.1 or Flan-T5 (Chung et al. 2022, arXiv 2210.11416); field names are those of Hugging Face's
+    ``config.json``.
+
+    Only gated feed-forward layers with a head of their own (not tied to the embeddings) are offered.
+    """
+
+    vocab_size: int = 32128
+    d_model: int = 512
+    d_kv: int = 64
+    d_ff: int = 1024
+    num_layers: int = 8
+    num_decoder_layers: int | None = None
+    num_heads: int = 6
+    relative_attention_num_buckets: int = 32
+    relative_attention_max_distance: int = 128
+    dropout_rate: float = 0.1
+    layer_norm_epsilon: float = 1e-6
+    pad_token_id: int = 0
+    decoder_start_token_id: int = 0
+
+
+# name: d_model, d_ff, num_layers (of each half), num_heads
+_T5_SIZES = {
+    "google/flan-t5-small": (512, 1024, 8, 6),
+    "google/flan-t5-base": (768, 2048, 12, 12),
+    "google/flan-t5-large": (1024, 2816, 24, 16),
+    "google/flan-t5-xl": (2048, 5120, 24, 32),
+    "google/flan-t5-xxl": (4096, 10240, 24, 64),
+}
+_T5_FIXED = {"model_type": "t5", "feed_forward_proj": "gated-gelu", "tie_word_embeddings": False}
+
+
+def t5_config(name_or_path: str | Path | None = None, **overrides: Any) -> T5Config:
+    """The sizes of a T5, without network access; arguments and errors as those of `opt_config`.
+
+    ``None`` starts from flan-t5-small's sizes.
+    """
+    if name_or_path is None:
+        config = T5Config()
+    elif str(name_or_path) in _T5_SIZES:
+        width, hidden, layers, heads = _T5_SIZES[str(name_or_path)]
+        config = T5Config(d_model=width, d_ff=hidden, num_layers=layers, num_heads=heads)
+    else:
+        _, values = _read_config_json(name_or_path, "T5ForConditionalGeneration", _T5_SIZES, _T5_FIXED)
+        config = T5Config(**{field.name: values[field.name] for field in fields(T5Config) if field.name in values})
+    return replace(config, **{key: value for key, value in overrides.items() if value is not None})
+
+
+def _read_config_json(
+    folder: str | Path, model: str, published: Mapping[str, Any], fixed: Mapping[str, Any]
+) -> tuple[Path, dict[str, Any]]:
+    """The path and content of a folder's ``config.json``, which must agree with `fixed` where it says anything."""
+    path = resolve_resource(folder) / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{str(folder)!r} is neither a published name that {model} knows ({', '.join(published)}) nor a folder "
+            f"with a config.json (looked for {path}); or give the sizes themselves"
+        )
+    values = json.loads(path.read_text(encoding="utf-8"))
+    for key, expected in fixed.items():
+        if values.get(key, expected) != expected:
+            raise ValueError(f"{path}: {key}={values[key]!r} is not offered by {model}, only {expected!r}")
+    return path, values

@@ -13,7 +13,9 @@ from blip2.registry import MODELS
 from .architectures import opt_config
 from .kv_cache import BeamCache
 from .opt_layers import OPTModel, attention_pattern, positions_of
-from .weights import load_hf_weights
+from .weights import keep_tied, load_hf_weights
+
+_TIED = ("model.decoder.embed_tokens.weight", "lm_head.weight")
 
 
 @MODELS.register_module()
@@ -68,8 +70,7 @@ class OPTForCausalLM(nn.Module):
         self.model = OPTModel(config, with_cp)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
         self.tie_weights()
-        self.register_load_state_dict_pre_hook(_complete_tied)
-        self.register_load_state_dict_post_hook(_tie_again)
+        keep_tied(self, _TIED)
         self.reset_parameters(config.init_std)
 
     @property
@@ -106,7 +107,7 @@ class OPTForCausalLM(nn.Module):
 
         Raises FileNotFoundError where there are none, CheckpointError that names missing, unknown or misshapen keys.
         """
-        load_hf_weights(self, folder)
+        load_hf_weights(self, folder, _TIED)
 
     def hidden_states(
         self,
@@ -207,15 +208,3 @@ class OPTDecodingState:
 
     def keep(self, rows: Tensor) -> None:
         self.cache.keep(rows)
-
-
-def _complete_tied(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object) -> None:
-    # Many files hold the tied tensor once.
-    head, embeddings = f"{prefix}lm_head.weight", f"{prefix}model.decoder.embed_tokens.weight"
-    if head not in state_dict and embeddings in state_dict:
-        state_dict[head] = state_dict[embeddings]
-
-
-def _tie_again(module: OPTForCausalLM, _: object) -> None:
-    # `load_state_dict(assign=True)` replaces each name's parameter by one of its own.
-    module.tie_weights()

@@ -1,7 +1,9 @@
 """Loading the weight files of a local Hugging Face folder."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -11,10 +13,11 @@ from blip2.checkpoints.read import CheckpointError, read_state_dict
 from blip2.utils.resources import resolve_resource
 
 
-def load_hf_weights(lm: nn.Module, folder: str | Path) -> None:
-    """Copy the tensors of a local Hugging Face folder into a decoder-only language model, file by file, strictly.
+def load_hf_weights(lm: nn.Module, folder: str | Path, tied: Sequence[str], unused: Sequence[str] = ()) -> None:
+    """Copy the tensors of a local Hugging Face folder into a language model, file by file, strictly.
 
-    The tied head (``lm_head.weight``) may be missing. A model on the ``meta`` device takes the tensors over.
+    Of the keys in `tied`, which share one tensor, one is enough; those in `unused` are passed over. A model on the
+    ``meta`` device takes the tensors over.
 
     Raises FileNotFoundError where there are no weights, CheckpointError that names missing, unknown or misshapen keys.
     """
@@ -23,10 +26,12 @@ def load_hf_weights(lm: nn.Module, folder: str | Path) -> None:
     problems: list[str] = []
     on_meta = any(p.is_meta for p in lm.parameters())
     for shard in read_shards(folder):
-        # Old files of the base model alone lack the leading `model.`.
-        named = {f"model.{key}" if key.startswith("decoder.") else key: value for key, value in shard.items()}
+        # Old files of OPT's base model alone lack the leading `model.`.
+        named = {f"model.{key}" if f"model.{key}" in wanted else key: value for key, value in shard.items()}
         state: dict[str, Tensor] = {}
         for key, value in named.items():
+            if key in unused:
+                continue
             if key not in wanted:
                 problems.append(f"unknown key {key}")
             elif value.shape != wanted[key].shape:
@@ -35,11 +40,30 @@ def load_hf_weights(lm: nn.Module, folder: str | Path) -> None:
                 state[key] = taken(value, wanted[key].dtype) if on_meta else value  # otherwise copied, and cast so
         lm.load_state_dict(state, strict=False, assign=on_meta)
         seen.update(named)
-    missing = wanted.keys() - seen - {"lm_head.weight"}  # tied, and left out of many files
+    missing = wanted.keys() - seen - (set(tied) if seen & set(tied) else set())
     problems += [f"missing key {key}" for key in sorted(missing)]
     if problems:
         shown = "; ".join(problems[:10]) + ("; …" if len(problems) > 10 else "")
         raise CheckpointError(f"{folder} does not fit this {type(lm).__name__}: {shown}")
+
+
+def keep_tied(lm: nn.Module, names: Sequence[str]) -> None:
+    """Let a state dict hold one of the tied parameters `names` alone, and tie them again after it is loaded.
+
+    ``load_state_dict(assign=True)`` would leave each name a parameter of its own; the model's `tie_weights` joins them.
+    """
+    lm.register_load_state_dict_pre_hook(partial(_complete_tied, names))
+    lm.register_load_state_dict_post_hook(_tie_again)
+
+
+def _complete_tied(names: Sequence[str], _: nn.Module, state_dict: dict[str, Tensor], prefix: str, *__: Any) -> None:
+    present = [name for name in names if prefix + name in state_dict]
+    for name in names if present else ():
+        state_dict.setdefault(prefix + name, state_dict[prefix + present[0]])
+
+
+def _tie_again(lm: Any, _: object) -> None:
+    lm.tie_weights()
 
 
 def read_shards(folder: str | Path) -> Iterator[dict[str, Tensor]]:

@@ -81,6 +81,10 @@ class BEiTViT(BaseModule):
         init_cfg: mmengine's initialisation config.
     """
 
+    # What tells a CLIP encoder from this one: see `CLIPViT`.
+    has_pre_norm = False
+    align_corners = False
+
     def __init__(
         self,
         arch: str | Mapping[str, int] = "base",
@@ -129,6 +133,7 @@ class BEiTViT(BaseModule):
         )
         self.patch_resolution = self.patch_embed.grid_of(*self.img_size)
         self._add_embeddings(with_cls_token, use_abs_pos_emb)
+        self.pre_norm = build_norm(norm, self.embed_dims) if self.has_pre_norm else None
         self.drop_after_pos = dropout(drop_rate)
         self.rel_pos_bias = None
         if use_shared_rel_pos_bias:
@@ -172,15 +177,7 @@ class BEiTViT(BaseModule):
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Pictures B×C×H×W to one output (see `out_type`) for each of `out_indices`, the shallowest first."""
-        x, grid = self.patch_embed(x)  # B×(h·w)×D
-        self._check_grid(grid)
-        if self.cls_token is not None:
-            x = torch.cat((self.cls_token.expand(len(x), -1, -1), x), dim=1)  # B×N×D
-        if self.pos_embed is not None:
-            x = x + resize_pos_embed(
-                self.pos_embed, self.patch_resolution, grid, self.interpolate_mode, self.num_extra_tokens
-            )
-        x = self.drop_after_pos(x)
+        x, grid = self.embed(x)
         attn_bias = None if self.rel_pos_bias is None else self.rel_pos_bias()
 
         outputs = []
@@ -193,6 +190,22 @@ class BEiTViT(BaseModule):
                 break
         return tuple(outputs)
 
+    def embed(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Pictures B×C×H×W to what the first block reads, B×N×D, and their patch grid (h, w)."""
+        x, grid = self.patch_embed(images)  # B×(h·w)×D
+        self._check_grid(grid)
+        if self.cls_token is not None:
+            x = torch.cat((self.cls_token.expand(len(x), -1, -1), x), dim=1)  # B×N×D
+        if self.pos_embed is not None:
+            x = x + self._resized(self.pos_embed, self.patch_resolution, grid)
+        x = x if self.pre_norm is None else self.pre_norm(x)
+        return self.drop_after_pos(x), grid
+
+    def _resized(self, pos_embed: Tensor, source: tuple[int, int], target: tuple[int, int]) -> Tensor:
+        return resize_pos_embed(
+            pos_embed, source, target, self.interpolate_mode, self.num_extra_tokens, self.align_corners
+        )
+
     def get_layer_depth(self, param_name: str, prefix: str = "") -> tuple[int, int]:
         """How deep a parameter lies, and the number of depths; for layer-wise decay of the learning rate.
 
@@ -202,7 +215,7 @@ class BEiTViT(BaseModule):
         name = param_name.removeprefix(prefix)
         if not param_name.startswith(prefix):
             return num_depths - 1, num_depths
-        if name in ("cls_token", "pos_embed") or name.startswith("patch_embed."):
+        if name in ("cls_token", "pos_embed") or name.startswith(("patch_embed.", "pre_norm.")):
             return 0, num_depths
         if name.startswith("layers."):
             return int(name.split(".")[1]) + 1, num_depths
@@ -234,6 +247,7 @@ class BEiTViT(BaseModule):
             self.patch_embed,
             self.cls_token,
             self.pos_embed,
+            self.pre_norm,
             self.drop_after_pos,
             self.rel_pos_bias,
             *self.layers[: self.frozen_stages],
@@ -258,7 +272,7 @@ def _resize_loaded_pos_embed(module: BEiTViT, state_dict: dict[str, Any], prefix
     if grid is None or loaded.shape[2] != module.embed_dims:
         return
     target = module.patch_resolution
-    state_dict[key] = resize_pos_embed(loaded, grid, target, module.interpolate_mode, module.num_extra_tokens)
+    state_dict[key] = module._resized(loaded, grid, target)
     print_log(
         f"{key}: position embeddings resized from {grid[0]}×{grid[1]} to {target[0]}×{target[1]} patches "
         f"({module.interpolate_mode}).",

@@ -8,7 +8,20 @@ from torch import Tensor, nn
 
 from .pos_embed import add_relative_bias
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"GELU": nn.GELU, "ReLU": nn.ReLU, "SiLU": nn.SiLU}
+
+class QuickGELU(nn.Module):
+    """``x · sigmoid(1.702 x)``: the approximation of GELU that CLIP was trained with."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "GELU": nn.GELU,
+    "QuickGELU": QuickGELU,
+    "ReLU": nn.ReLU,
+    "SiLU": nn.SiLU,
+}
 BIAS_CHOICES = ("qv_bias", True, False)
 
 

@@ -13,11 +13,13 @@ def resize_pos_embed(
     dst_shape: tuple[int, int],
     mode: str = "bicubic",
     num_extra_tokens: int = 1,
+    align_corners: bool = False,
 ) -> Tensor:
     """Interpolate position embeddings 1×(E + h·w)×D from the patch grid `src_shape` (h, w) to `dst_shape`.
 
-    The first E = `num_extra_tokens` rows (the class token's) stay as they are. The arithmetic is float32, the result
-    has the dtype of `pos_embed`; the very tensor comes back when the grids are equal.
+    The first E = `num_extra_tokens` rows (the class token's) stay as they are. With `align_corners` the corner patches
+    of both grids have the same embeddings ('nearest' knows no such choice). The arithmetic is float32, the result has
+    the dtype of `pos_embed`; the very tensor comes back when the grids are equal.
     """
     if src_shape == dst_shape:
         return pos_embed
@@ -29,8 +31,8 @@ def resize_pos_embed(
         )
     extra, grid = pos_embed[:, :num_extra_tokens], pos_embed[:, num_extra_tokens:]
     grid = grid.unflatten(1, src_shape).permute(0, 3, 1, 2)  # 1×D×h×w
-    align_corners = None if mode == "nearest" else False
-    grid = F.interpolate(grid.float(), size=dst_shape, mode=mode, align_corners=align_corners)
+    corners = None if mode == "nearest" else align_corners
+    grid = F.interpolate(grid.float(), size=dst_shape, mode=mode, align_corners=corners)
     return torch.cat((extra, grid.flatten(2).transpose(1, 2).to(pos_embed.dtype)), dim=1)
 
 
