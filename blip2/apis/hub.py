@@ -276,6 +276,15 @@ def _build(config: Config, overrides: dict[str, Any]) -> "BaseModel":
     return model
 
 
+def build_on_meta(config: Config) -> "BaseModel":
+    """The model of a config without memory for its weights: its structure, shapes and settings.
+
+    Raises `ConfigError` for a config that builds no model.
+    """
+    with torch.device("meta"):
+        return _build(config, {})
+
+
 def _suggestion(error: str) -> str:
     """For an argument or a type that nobody knows, the nearest that somebody does."""
     argument = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", error)

@@ -84,7 +84,9 @@ def load_checkpoint(
     wrong = [key for key in state if key in own and _shape_differs(key, state[key], own[key])]
     if wrong or (strict and (missing or unexpected)):
         raise CheckpointError(_mismatch(model, name, state, own, missing, unexpected, wrong))
-    _load(model, {key: value for key, value in state.items() if key in own}, own, tied, name, map_location, offload_folder)
+    _load(
+        model, {key: value for key, value in state.items() if key in own}, own, tied, name, map_location, offload_folder
+    )
     _keep_counting(model, kept)
     if folder is not None:
         model.text_backbone.load_pretrained(folder)  # type: ignore[operator, union-attr]
@@ -94,6 +96,17 @@ def load_checkpoint(
         _check_nothing_on_meta(model, name, map_location)
     left = (*missing, *(key for key in kept if not key.endswith(_COUNTED)))
     return LoadResult(left, tuple(unexpected), folder, opened.vision_tower, opened.lost)
+
+
+def check_fits(model: nn.Module, source: Source) -> None:
+    """Raises `CheckpointError` that names the keys unless the weights are all of `model`'s, in its shapes."""
+    state, own = dict(source.tensors), model.state_dict()
+    _complete_tied(state, own, _tied_parameters(model))
+    missing = [key for key in own if key not in state and not source.lacks(key)]
+    unexpected = [key for key in state if key not in own]
+    wrong = [key for key in state if key in own and state[key].shape != own[key].shape]
+    if missing or unexpected or wrong:
+        raise CheckpointError(_mismatch(model, source.name, state, own, missing, unexpected, wrong))
 
 
 def is_complete_with_weights(model: nn.Module) -> bool:

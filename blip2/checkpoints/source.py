@@ -86,7 +86,9 @@ def _with_tower(source: Source, path: Path, vision_tower: str | Path | None) -> 
     file = fetch(vision_tower) if vision_tower is not None else _lavis_tower(source, path)
     tower, _ = read_with_settings(file)
     if not is_bare_tower(tower):
-        tower = {key.removeprefix("visual_encoder."): x for key, x in tower.items() if key.startswith("visual_encoder.")}
+        tower = {
+            key.removeprefix("visual_encoder."): x for key, x in tower.items() if key.startswith("visual_encoder.")
+        }
     if not is_bare_tower(tower):
         raise CheckpointError(f"{file} holds no image encoder as LAVIS publishes them (eva_vit_g.pth, clip_vit_L.pth)")
     rows, converted = to_ours(tower, str(file))

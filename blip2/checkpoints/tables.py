@@ -71,7 +71,7 @@ class Table:
     kind: str
     rows: tuple[Row, ...]
     layer_norm_eps: float  # of `ln_vision_backbone`
-    vocab_size: int | None = None  # rows of the language model's words, where its users can build but one number of them
+    vocab_size: int | None = None  # rows of the language model's words, where others cannot be built
 
     def row_of_theirs(self, key: str) -> tuple[Row, tuple[str, ...]] | None:
         """The first row for a key of the other format, and what stood in its gaps."""

@@ -21,6 +21,7 @@ COMMANDS = {
     "features": ("blip2.cli.features", "write features of pictures and texts to a file"),
     "train": ("blip2.cli.train", "train a model from a config"),
     "test": ("blip2.cli.test", "score a checkpoint on a config's test set"),
+    "convert": ("blip2.cli.convert", "write a checkpoint in another publisher's format"),
     "scenes": ("blip2.cli.scenes", "write the small model's data: drawn scenes with captions"),
     "list": ("blip2.cli.list", "list the models that a name loads"),
     "benchmark": ("blip2.cli.benchmark", "time a task here, beside the same work done another way"),
