@@ -1,7 +1,7 @@
 """Checkpoints from one publisher's format to another's."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,7 @@ def convert_checkpoint(
     tensors = dict(opened.tensors)
     if img_size is not None:
         tensors[_POSITIONS] = _resized(opened, img_size)
-    opened = Source(**{**vars(opened), "tensors": tensors})
+    opened = replace(opened, tensors=tensors)
     lost = [*opened.lost, *_never_there(opened, to)]
     found = opened.table.name
     eps = opened.settings.get("layer_norm_eps", _OURS_EPS)
@@ -181,4 +181,4 @@ def _with_language_model(opened: Source, name: Any) -> Source:
     for key, tensor in read_folder(language_model_folder(name)).items():
         key = f"model.{key}" if key.startswith("decoder.") and opened.table.kind == "opt" else key
         tensors[_LANGUAGE_MODEL + key] = tensor
-    return Source(**{**vars(opened), "tensors": {**opened.tensors, **tensors}})
+    return replace(opened, tensors={**opened.tensors, **tensors})

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from blip2.checkpoints.folder import INDEX, WEIGHTS
-from blip2.checkpoints.read import SETTINGS, CheckpointError
+from blip2.checkpoints.read import SETTINGS, CheckpointError, first_line
 from blip2.utils.files import written_whole
 
 SHARD = 5 * 10**9  # bytes of a file in a folder, at the most
@@ -109,10 +109,7 @@ def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, SafetensorError, RuntimeError) as error:
-        full = (
-            getattr(error, "errno", None) == errno.ENOSPC
-            or "No space left" in str(error)
-            or "os error 28" in str(error)
-        )
-        reason = "the disk is full" if full else str(error).splitlines()[0]
+        text = str(error)
+        full = getattr(error, "errno", None) == errno.ENOSPC or "No space left" in text or "os error 28" in text
+        reason = "the disk is full" if full else first_line(error)
         raise CheckpointError(f"cannot write {path}: {reason}. Nothing was left of it") from error

@@ -53,8 +53,8 @@ def hf_config(model: nn.Module) -> Any:
             use_qformer_text_input=retrieval,
         ).to_dict(),
         num_query_tokens=queries.num_query_token,
-        **({} if text is None else {"text_config": text.to_dict()}),
-        **({"image_text_hidden_size": _width(model.vision_neck)} if retrieval else {}),
+        text_config=None if text is None else text.to_dict(),
+        image_text_hidden_size=_width(model.vision_neck) if retrieval else 256,
     )
     kind = "Blip2ForImageTextRetrieval" if retrieval else "Blip2ForConditionalGeneration"
     config.architectures = [kind]
@@ -80,7 +80,8 @@ def _text_config(language_model: Any) -> Any:
             max_position_embeddings=sizes.max_position_embeddings,
             pad_token_id=sizes.pad_token_id,
         )
-    config = T5Config(**asdict(sizes), feed_forward_proj="gated-gelu", tie_word_embeddings=False)
+    config = T5Config(**asdict(sizes), feed_forward_proj="gated-gelu")
+    config.tie_word_embeddings = False
     config.dense_act_fn = language_model.encoder.config.dense_act_fn
     return config
 

@@ -32,8 +32,13 @@ Place = str | torch.device | Mapping[str, Any]
 
 @dataclass(frozen=True)
 class LoadResult:
-    """What `load_checkpoint` did: keys left as they were, keys not used, where a language model or an image encoder that
-    the file lacks came from, and what of the file had no place in the model.
+    """What `load_checkpoint` did.
+
+    Attributes:
+        missing: keys of the model that were left as they were.
+        unexpected: keys of the file that were not used.
+        language_model, vision_tower: where they came from, if not from the file.
+        lost: what of the file has no place in any model here, in words.
     """
 
     missing: tuple[str, ...] = ()
@@ -63,7 +68,8 @@ def load_checkpoint(
 
     A model on the ``meta`` device gets its tensors on `map_location`, one at a time, without a second copy in between:
     a device, or accelerate's map from modules to devices. What that map sends to 'disk' is written to `offload_folder`
-    in accelerate's layout and stays on ``meta``. `strict=False` reports missing and unknown keys instead of raising; a wrong shape always raises.
+    in accelerate's layout and stays on ``meta``. `strict=False` reports missing and unknown keys instead of raising; a
+    wrong shape always raises.
 
     Raises `CheckpointError` before anything is changed (only a position table that cannot be resized is found out
     later), `FileNotFoundError` for a missing file.

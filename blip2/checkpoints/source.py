@@ -1,6 +1,6 @@
 """A checkpoint of any publisher, opened: its tensors under our keys, and what it says of the model."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,16 +86,13 @@ def _with_tower(source: Source, path: Path, vision_tower: str | Path | None) -> 
     file = fetch(vision_tower) if vision_tower is not None else _lavis_tower(source, path)
     tower, _ = read_with_settings(file)
     if not is_bare_tower(tower):
-        tower = {
-            key.removeprefix("visual_encoder."): x for key, x in tower.items() if key.startswith("visual_encoder.")
-        }
+        prefix = "visual_encoder."
+        tower = {key.removeprefix(prefix): tensor for key, tensor in tower.items() if key.startswith(prefix)}
     if not is_bare_tower(tower):
         raise CheckpointError(f"{file} holds no image encoder as LAVIS publishes them (eva_vit_g.pth, clip_vit_L.pth)")
-    rows, converted = to_ours(tower, str(file))
+    _, converted = to_ours(tower, str(file))
     rest = {key: tensor for key, tensor in source.tensors.items() if not key.startswith(VISION)}
-    return Source(
-        source.name, source.table, {**converted.tensors, **rest}, source.lost, source.settings, source.config, file
-    )
+    return replace(source, tensors={**converted.tensors, **rest}, vision_tower=file)
 
 
 def _lavis_tower(source: Source, path: Path) -> Path:

@@ -39,6 +39,10 @@ def key_list(name):
     return tensors
 
 
+def number(tensor):
+    return float(tensor[(0,) * tensor.dim()])
+
+
 @pytest.mark.parametrize("name", LISTS)
 def test_every_key_of_a_list_is_used_exactly_once_and_becomes_the_key_and_shape_of_ours(name):
     theirs, wanted = key_list(name), key_list(LISTS[name][0])
@@ -46,9 +50,10 @@ def test_every_key_of_a_list_is_used_exactly_once_and_becomes_the_key_and_shape_
     rows, found = to_ours(theirs)
     assert found.lost == ()
     # Each number came in once and came out once: nothing was dropped, and nothing taken twice.
-    numbers = sorted(float(tensor.flatten()[0]) for key, tensor in found.tensors.items() if not key.endswith("v_bias"))
+    merged = rows.name == "hf"  # a bias of queries and values, which has one number
+    numbers = sorted(number(x) for key, x in found.tensors.items() if not (merged and key.endswith("v_bias")))
     dropped = {"embeddings.position_ids"} if name == "hf_blip2_image_text_retrieval" else set()
-    assert numbers == sorted(float(tensor.flatten()[0]) for key, tensor in theirs.items() if key not in dropped)
+    assert numbers == sorted(number(tensor) for key, tensor in theirs.items() if key not in dropped)
     absent = [key for key in wanted if key not in found.tensors]
     assert all(rows.lacks(key) for key in absent)
     expected = {POSITION_IDS} if rows.name == "hf" else set()
@@ -72,7 +77,8 @@ def test_there_and_back_again_is_the_same(name):
     else:
         assert back.lost == ()
     assert set(back.tensors) == set(theirs) - left_out
-    assert all(torch.equal(tensor, theirs[key]) for key, tensor in back.tensors.items())
+    for key, tensor in back.tensors.items():
+        assert tensor is theirs[key] or torch.equal(tensor, theirs[key])
 
 
 @pytest.mark.parametrize("target", ["lavis", "hf"])
@@ -130,7 +136,10 @@ def t5_keys(prefix):
     )
     config.tie_word_embeddings = False
     with torch.device("meta"):
-        return {f"{prefix}{key}": value for key, value in transformers.T5ForConditionalGeneration(config).state_dict().items()}
+        return {
+            f"{prefix}{key}": value
+            for key, value in transformers.T5ForConditionalGeneration(config).state_dict().items()
+        }
 
 
 @pytest.mark.parametrize(("format", "prefix"), [("lavis", "t5_model."), ("hf", "language_model.")])
