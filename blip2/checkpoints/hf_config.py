@@ -40,7 +40,7 @@ def hf_config(model: nn.Module) -> Any:
             layer_norm_eps=block.ln1.eps,
         ).to_dict(),
         qformer_config=Blip2QFormerConfig(
-            vocab_size=sizes.vocab_size,
+            vocab_size=sizes.vocab_size if retrieval else 30522,  # its default; a captioner reads no words with it
             hidden_size=sizes.hidden_size,
             num_hidden_layers=sizes.num_hidden_layers,
             num_attention_heads=sizes.num_attention_heads,
@@ -80,7 +80,9 @@ def _text_config(language_model: Any) -> Any:
             max_position_embeddings=sizes.max_position_embeddings,
             pad_token_id=sizes.pad_token_id,
         )
-    config = T5Config(**asdict(sizes), feed_forward_proj="gated-gelu")
+    # Its own head, whose logits are not scaled: transformers tells both from the one word, which it then forgets.
+    own_head: dict[str, Any] = {"tie_word_embeddings": False}
+    config = T5Config(**asdict(sizes), feed_forward_proj="gated-gelu", **own_head)
     config.tie_word_embeddings = False
     config.dense_act_fn = language_model.encoder.config.dense_act_fn
     return config

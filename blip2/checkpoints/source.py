@@ -10,7 +10,7 @@ from blip2.checkpoints.convert import is_bare_tower, to_ours
 from blip2.checkpoints.fetch import fetch
 from blip2.checkpoints.folder import folder_config, is_weight_folder, read_folder
 from blip2.checkpoints.read import CheckpointError, read_with_settings
-from blip2.checkpoints.tables import Table, table
+from blip2.checkpoints.tables import POSITION_IDS, Table, table
 
 VISION = "vision_backbone."
 # Where LAVIS publishes the image encoders that its trainer leaves out, by the width of their features.
@@ -43,7 +43,9 @@ class Source:
     vision_tower: Path | None = None
 
     def lacks(self, key: str) -> bool:
-        """Whether the format that the weights came from never holds this key of ours."""
+        """Whether the format that the weights came from never holds this key of ours, or need not: a count from 0."""
+        if key.endswith(POSITION_IDS):
+            return True
         origin = self.settings.get("source")
         if origin in ("lavis", "hf") and origin != self.table.name:
             return table(origin, self.table.kind).lacks(key)

@@ -165,7 +165,7 @@ _TOWER_ENDS = tuple(
 
 # ----- the Q-Former -----
 
-_POSITION_IDS = "multimodal_backbone.bert.embeddings.position_ids"
+POSITION_IDS = "multimodal_backbone.bert.embeddings.position_ids"
 _LAVIS_QFORMER: tuple[Row, ...] = (
     Rename("query_tokens", "query_tokens"),
     Rename("ln_vision.{x}", "ln_vision_backbone.{x}"),
@@ -174,7 +174,7 @@ _LAVIS_QFORMER: tuple[Row, ...] = (
 _HF_QFORMER: tuple[Row, ...] = (
     Rename("query_tokens", "query_tokens"),
     TheirsOnly("embeddings.position_ids", "they count from 0"),
-    OursOnly(_POSITION_IDS, "they count from 0"),
+    OursOnly(POSITION_IDS, "they count from 0"),
     Rename("qformer.layernorm.{x}", "multimodal_backbone.bert.embeddings.LayerNorm.{x}"),
     Rename("embeddings.{x}", "multimodal_backbone.bert.embeddings.{x}"),
     Rename(
