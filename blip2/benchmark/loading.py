@@ -51,7 +51,7 @@ def write_weights(config: Config, folder: Path, stored: str, ways: list[str]) ->
             tensors[key] = torch.arange(value.numel(), dtype=value.dtype).view(value.shape)
         else:
             if id(value) not in tied:
-                tied[id(value)] = block.repeat(-(-value.numel() // _BLOCK))[: value.numel()].view(value.shape)
+                tied[id(value)] = _repeated(block, value.numel()).view(value.shape)
             tensors[key] = tied[id(value)]
     if "blip2" in ways:
         write_file(tensors, folder / _FILES["blip2"], "blip2", {})
@@ -64,6 +64,10 @@ def write_weights(config: Config, folder: Path, stored: str, ways: list[str]) ->
         hub_config = hf_config(model)
         hub_config.dtype = DTYPES[stored]
         write_folder(theirs, folder / _FILES["transformers"], hub_config)
+
+
+def _repeated(block: torch.Tensor, count: int) -> torch.Tensor:
+    return block.repeat(-(-count // len(block)))[:count].clone()
 
 
 def measure_loading(

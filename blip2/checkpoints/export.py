@@ -16,6 +16,7 @@ from torch import Tensor
 
 from blip2.checkpoints.folder import INDEX, WEIGHTS
 from blip2.checkpoints.read import SETTINGS, CheckpointError, first_line
+from blip2.checkpoints.save import umask
 from blip2.utils.files import written_whole
 
 SHARD = 5 * 10**9  # bytes of a file in a folder, at the most
@@ -31,10 +32,13 @@ def write_file(tensors: Mapping[str, Tensor], path: Path, name: str, settings: M
         if name == "blip2":
             metadata = {"format": "pt", **({SETTINGS: json.dumps(settings)} if settings else {})}
             save_file(_apart(tensors), partial, metadata=metadata)
+            partial.chmod(0o666 & ~umask())  # safetensors makes files that nobody else may read
         else:
             wrapper = "model" if name == "lavis" else "state_dict"
             meta = {"meta": {SETTINGS: dict(settings)}} if settings else {}
-            torch.save({wrapper: dict(tensors), **meta}, partial)
+            # torch writes the whole memory that a tensor is a part of.
+            own = {key: x if x.untyped_storage().nbytes() == x.nbytes else x.clone() for key, x in tensors.items()}
+            torch.save({wrapper: own, **meta}, partial)
 
 
 def write_folder(tensors: Mapping[str, Tensor], path: Path, config: Any, shard: int = SHARD) -> None:
@@ -50,7 +54,7 @@ def write_folder(tensors: Mapping[str, Tensor], path: Path, config: Any, shard: 
         try:
             _write_shards(_apart(tensors), partial, shard)
             config.save_pretrained(partial)
-            partial.chmod(0o755)
+            partial.chmod(0o777 & ~umask())
             if path.is_dir():
                 path.rmdir()
             partial.replace(path)
@@ -71,6 +75,7 @@ def _write_shards(tensors: dict[str, Tensor], folder: Path, limit: int) -> None:
         names = [WEIGHTS[0]]
     for name, shard in zip(names, shards, strict=True):
         save_file(shard, folder / name, metadata={"format": "pt"})
+        (folder / name).chmod(0o666 & ~umask())
     if len(shards) > 1:
         weight_map = {key: name for name, shard in zip(names, shards, strict=True) for key in shard}
         total = sum(tensor.nbytes for tensor in tensors.values())

@@ -265,6 +265,7 @@ def _check_tied(state: dict[str, Tensor], tied: list[list[str]], source: str) ->
                     "cannot hold weights of a model that was not tied"
                 )
             release(state[other])
+            release(state[first])
 
 
 def _complete_tied(state: dict[str, Tensor], own: dict[str, Tensor], tied: list[list[str]]) -> None:

@@ -12,6 +12,7 @@ from torch.testing import assert_close
 from blip2 import get_model
 from blip2.apis.convert import convert_checkpoint
 from blip2.checkpoints import CheckpointError, export, open_checkpoint, read_state_dict
+from blip2.checkpoints.save import umask
 
 IMAGE_TOKEN, QUERIES = 303, 6
 CLOSE = dict(atol=1e-5, rtol=1e-5)
@@ -135,6 +136,8 @@ def test_every_format_keeps_what_transformers_computes(to, captioner, caption_co
         changes = {"text_backbone": {"name_or_path": str(tmp_path / "opt")}}
     ours = get_model(config, pretrained=path, **changes)
     assert ours.ln_vision_backbone.eps == 1e-6
+    assert path.stat().st_size < 1.5 * (tmp_path / "hf/model.safetensors").stat().st_size  # nothing twice
+    assert path.stat().st_mode & 0o444 == 0o444 & ~umask()
     assert_captions_like(captioner, ours)
 
 
@@ -364,3 +367,62 @@ def test_exports_are_sharded_with_an_index(captioner, caption_config, tmp_path, 
     files[0].unlink()
     with pytest.raises(FileNotFoundError, match=f"files that are not there: {files[0].name}"):
         open_checkpoint(tmp_path / "out")
+
+
+# ----- devices and precision -----
+
+
+def test_a_model_is_spread_over_memory_and_disk_and_writes_the_same(captioner, caption_config, tmp_path):
+    pytest.importorskip("accelerate")
+    captioner.save_pretrained(tmp_path / "hf")
+    config = as_config(caption_config(), tmp_path)
+    size = sum(parameter.nbytes for parameter in captioner.parameters())
+    spread = get_model(
+        config,
+        pretrained=tmp_path / "hf",
+        device_map="auto",
+        max_memory={"cpu": size * 2 // 3},
+        offload_folder=str(tmp_path / "offloaded"),
+    )
+    assert {"cpu", "disk"} <= set(spread.hf_device_map.values())
+    assert any(parameter.is_meta for parameter in spread.parameters()) and list((tmp_path / "offloaded").glob("*.dat"))
+    whole = get_model(config, pretrained=tmp_path / "hf")
+    with torch.no_grad():
+        assert_close(spread.encode(pictures()), whole.encode(pictures()), atol=0, rtol=0)
+        ids = torch.tensor([[2, 50, 60]])
+        assert_close(spread.text_backbone(ids), whole.text_backbone(ids), atol=0, rtol=0)
+
+
+def test_a_part_that_goes_to_the_disk_needs_a_folder(captioner, caption_config, tmp_path):
+    pytest.importorskip("accelerate")
+    captioner.save_pretrained(tmp_path / "hf")
+    config = as_config(caption_config(), tmp_path)
+    with pytest.raises(ValueError, match="offload_folder='some/folder'"):
+        get_model(config, pretrained=tmp_path / "hf", device_map="auto", max_memory={"cpu": 100_000})
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)])
+def test_precision_is_settled_while_loading(precision, dtype, captioner, caption_config, tmp_path):
+    captioner.save_pretrained(tmp_path / "hf")
+    config = as_config(caption_config(), tmp_path)
+    ours = get_model(config, pretrained=tmp_path / "hf", precision=precision)
+    whole = get_model(config, pretrained=tmp_path / "hf").state_dict()
+    for key, value in ours.state_dict().items():
+        norm = ".ln" in key or "ln_" in key or "norm" in key.lower()
+        plain = key in ("query_tokens", "vision_backbone.cls_token", "vision_backbone.pos_embed")
+        kept = norm or plain or "_bias" in key or not value.is_floating_point()
+        assert value.dtype == (whole[key].dtype if kept else dtype), key
+        assert_close(value, whole[key].to(value.dtype), atol=0, rtol=0)
+    assert ours.text_backbone.lm_head.weight is ours.text_backbone.get_input_embeddings().weight
+
+
+def test_the_runner_takes_a_folder_and_its_vocabulary(captioner, caption_config, tmp_path):
+    from blip2.apis.runner import build_runner
+
+    captioner.save_pretrained(tmp_path / "hf")
+    fewer = {**caption_config()["text_backbone"], "vocab_size": 300}
+    config = as_config(caption_config(text_backbone=fewer), tmp_path)
+    runner = build_runner(config, work_dir=tmp_path / "work", device="cpu", checkpoint=tmp_path / "hf", test_only=True)
+    runner.load_or_resume()
+    assert_captions_like(captioner, runner.bare_model.eval())
+    assert runner.bare_model.ln_vision_backbone.eps == 1e-6
