@@ -23,6 +23,7 @@ from blip2.utils.suggest import nearest
 # Tables that a vision encoder resizes to its own grid in its load hook.
 RESIZED_AT_LOAD = ("pos_embed",)
 _COUNTED = "position_ids"  # a buffer that counts from 0, which some formats do without
+_TOWER_BLOCKS = "vision_backbone.layers."
 _SHOWN = 5
 _WORDS = ("embed_tokens.weight", "lm_head.weight", "shared.weight")
 _AHEAD = 1 << 27  # bytes that the system is asked to read ahead
@@ -77,6 +78,8 @@ def load_checkpoint(
     opened = source if isinstance(source, Source) else open_checkpoint(source, vision_tower)
     state, name = dict(opened.tensors), opened.name
     own = model.state_dict()
+    if opened.vision_tower is not None:  # its own file may hold more blocks than BLIP-2 uses
+        state = {key: value for key, value in state.items() if key in own or not key.startswith(_TOWER_BLOCKS)}
     tied = _tied_parameters(model)
     _check_tied(state, tied, name)
     _complete_tied(state, own, tied)

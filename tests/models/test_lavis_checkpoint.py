@@ -10,6 +10,8 @@ from mmengine.config import Config
 from torch.testing import assert_close
 
 from blip2 import get_model
+from blip2.checkpoints import CheckpointError
+from blip2.checkpoints.convert import from_ours, to_ours
 
 FOLDER = Path(__file__).parents[1] / "data" / "peer_numbers"
 SPEC = importlib.util.spec_from_file_location("peer_recipe", FOLDER / "recipe.py")
@@ -66,3 +68,36 @@ def test_a_stage_1_checkpoint_gives_lavis_scores(checkpoint, tmp_path):
     ids, mask = texts["input_ids"], texts["attention_mask"]
     found = torch.stack([model.itm_scores(embeds[None], ids, mask) for embeds in images["image_embeds"]])
     assert_close(found, torch.tensor(NUMBERS["retrieval"]["itm"]), **CLOSE)
+
+
+@torch.no_grad()
+def test_lavis_vit_l_gives_its_features(checkpoint, tmp_path):
+    """Its tower beside a checkpoint without one, as `clip_vit_L.pth` lies there; with a block that is not used."""
+    bert, opt = recipe.bert_tokenizer(tmp_path / "bert"), recipe.opt_tokenizer(tmp_path / "opt")
+    state = torch.load(checkpoint("opt"), weights_only=True)["model"]
+    torch.save({k: v for k, v in state.items() if not k.startswith("visual_encoder.")}, tmp_path / "rest.pth")
+    tower = {key: recipe.weight(key, tuple(shape), 0) for key, shape in NUMBERS["clip"]["keys"].items()}
+    tower = {key.removeprefix("visual_encoder."): value for key, value in tower.items()}
+    tower["transformer.resblocks.1.ln_1.weight"] = torch.ones(24)
+    torch.save(tower, tmp_path / "clip_vit_L.pth")
+    encoder = dict(type="CLIPViT", img_size=28, patch_size=14)
+    encoder["arch"] = dict(embed_dims=24, num_layers=1, num_heads=2, feedforward_channels=96)
+    language_model = dict(type="OPTForCausalLM", name_or_path=str(opt))
+    config = recipe.vqa_config(bert, language_model, opt, vision_backbone=encoder)
+    Config(dict(model=config)).dump(tmp_path / "config.py")
+    model = get_model(
+        tmp_path / "config.py", pretrained=tmp_path / "rest.pth", vision_tower=tmp_path / "clip_vit_L.pth"
+    )
+    (features,) = model.vision_backbone(recipe.images(2))
+    assert_close(features[:, :3, :8], torch.tensor(NUMBERS["clip"]["features"]), **CLOSE)
+    assert_close(features.norm(dim=-1), torch.tensor(NUMBERS["clip"]["norms"]), **CLOSE)
+
+
+def test_lavis_vit_l_keys_go_there_and_back(checkpoint):
+    theirs = {key: torch.zeros(shape) for key, shape in NUMBERS["clip"]["keys"].items()}
+    theirs["opt_proj.weight"] = torch.zeros(2, 2)
+    _, ours = to_ours(theirs)
+    back = from_ours(ours.tensors, "lavis").tensors
+    assert {key: value.shape for key, value in back.items()} == {key: value.shape for key, value in theirs.items()}
+    with pytest.raises(CheckpointError, match="has no ViT-L"):
+        from_ours(ours.tensors, "hf")
