@@ -87,7 +87,8 @@ def measure_loading(
         source = folder / _FILES[way]
         files = [source] if source.is_file() else sorted(source.glob("*.safetensors"))
         for cache in ("warm", "cold"):
-            reads, loads = [], []
+            reads: list[dict[str, Any]] = []
+            loads: list[dict[str, Any]] = []
             for index in range(repeats):
                 say(f"{way}, {cache} cache: round {index + 1} of {repeats}")
                 for kind, found in (("read", reads), (way, loads)):
