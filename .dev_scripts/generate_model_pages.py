@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from blip2.apis.metafile import ModelEntry, metafiles, model_entries, read_metafile
+from blip2.apis.metafile import ModelEntry, Result, metafiles, model_entries, read_metafile
 
 ROOT = Path(__file__).resolve().parents[1]
 GENERATED = "<!-- Generated from metafile.yml by .dev_scripts/generate_model_pages.py: change it there. -->"
@@ -43,15 +43,17 @@ def with_table(readme: str, table: str) -> str:
 
 
 def zoo_table(root: Path) -> str:
-    """All models on one table: name with its card, task, size as built, scores."""
+    """All models on one table: name with its card, task, size as built, and the first scores for each task."""
     lines = ["| Model | Task | Parameters | Scores |", "| :-- | :-- | --: | :-- |"]
     for entry in model_entries(root).values():
         card = _relative(entry.metafile.parent, root)
         several = len(entry.tasks) > 1
+        firsts = {result.task: result for result in reversed(entry.results) if result.metrics}
         scores = "; ".join(
-            (f"{result.task} on {result.dataset}: " if several else f"{result.dataset}: ")
-            + ", ".join(f"{name} {_number(value)}" for name, value in result.metrics.items())
-            for result in entry.results
+            (f"{task} on {firsts[task].dataset}: " if several else f"{firsts[task].dataset}: ")
+            + ", ".join(f"{name} {_number(value)}" for name, value in firsts[task].metrics.items())
+            for task in entry.tasks
+            if task in firsts
         )
         row = [f"[`{entry.name}`]({card})", ", ".join(entry.tasks), f"{_millions(entry.parameters_built)} M", scores]
         lines.append(f"| {' | '.join(row)} |")
@@ -72,7 +74,7 @@ def model_card(path: Path, root: Path) -> str:
     raw = {model["Name"]: model for model in content["Models"]}
     parts = [GENERATED, *(part for collection in collections for part in _introduction(collection))]
     parts += ["## How to use it", *_usage(entries, root)]
-    parts += ["## Models and results", *_tables(entries, root)]
+    parts += ["## Models and results", *_tables(entries, root), *_licenses(entries)]
     parts += [f"### Notes on `{name}`\n\n{_list(model['Notes'])}" for name, model in raw.items() if model.get("Notes")]
     parts += _conversion(entries)
     citations = [collection["Citation"].rstrip() for collection in collections if collection.get("Citation")]
@@ -145,39 +147,52 @@ def _usage(entries: list[ModelEntry], root: Path) -> Iterator[str]:
         config, weights = _relative(entry.config, root), _weights_argument(entry, root)
         start = f" --cfg-options load_from={weights}" if entry.converted_from else ""
         tests.append(f"python tools/test.py {config} {weights}")
-        trainings.append(f"python tools/train.py {config}{start}")
+        if entry.converted_from or "://" not in (entry.weights or ""):  # the others are there to be tested
+            trainings.append(f"python tools/train.py {config}{start}")
     for title, commands in {"Test": tests, "Train": trainings}.items():
         yield f"**{title}**\n\n```shell\n" + "\n".join(dict.fromkeys(commands)) + "\n```"
 
 
 def _tables(entries: list[ModelEntry], root: Path) -> Iterator[str]:
-    groups: dict[tuple[str, str], list[ModelEntry]] = {}
+    groups: dict[tuple[str, str], list[tuple[ModelEntry, Result]]] = {}
     for entry in entries:
         for result in entry.results:
-            groups.setdefault((result.task, result.dataset), []).append(entry)
-    for (task, dataset), members in groups.items():
+            groups.setdefault((result.task, result.dataset), []).append((entry, result))
+    for (task, dataset), rows in groups.items():
         yield f"### {task} on {dataset}"
-        yield _table(task, dataset, members, root)
+        yield _table(rows)
 
 
-def _table(task: str, dataset: str, entries: list[ModelEntry], root: Path) -> str:
-    scores = {
-        entry.name: result.metrics
-        for entry in entries
-        for result in entry.results
-        if (result.task, result.dataset) == (task, dataset)
-    }
-    metrics = list(dict.fromkeys(name for values in scores.values() for name in values))
-    rows = [["Model", "Params (M), published", "as built", *metrics, "Config", "Download"]]
-    for entry in entries:
-        values = [_number(scores[entry.name].get(metric)) for metric in metrics]
+def _table(scored: list[tuple[ModelEntry, Result]]) -> str:
+    metrics = list(dict.fromkeys(name for _, result in scored for name in result.metrics))
+    with_protocol = any(result.protocol for _, result in scored)
+    own_columns = ["Protocol"] if with_protocol else []
+    rows = [["Model", "Params (M), published", "as built", *own_columns, *metrics, "Config", "Download"]]
+    for entry, result in scored:
+        values = [_number(result.metrics.get(metric)) for metric in metrics]
         mark = "\\*" if entry.converted_from else ""
-        config = f"[config]({entry.config.name})"
+        config = f"[config]({(result.config or entry.config).name})"
         counts = [_millions(entry.parameters), _millions(entry.parameters_built)]
-        rows.append([f"`{entry.name}`{mark}", *counts, *values, config, _download(entry)])
+        protocol = [result.protocol or "–"] if with_protocol else []
+        rows.append([f"`{entry.name}`{mark}", *counts, *protocol, *values, config, _download(entry)])
     head, *body = (f"| {' | '.join(row)} |" for row in rows)
-    rule = "| " + " | ".join([":--", *["--:"] * (len(metrics) + 2), ":-:", ":-:"]) + " |"
-    return "\n".join([head, rule, *body])
+    marks = [":--", "--:", "--:", *[":--" for _ in own_columns], *["--:"] * len(metrics), ":-:", ":-:"]
+    return "\n".join([head, f"| {' | '.join(marks)} |", *body])
+
+
+def _licenses(entries: list[ModelEntry]) -> Iterator[str]:
+    """Terms and other sources of models that are not our own."""
+    foreign = [entry for entry in entries if entry.license.note]
+    if not foreign:
+        return
+    yield "## Licences and sources"
+    head = ["| Model | Weights | Language model | What is known | Also at |", "| :-- | :-- | :-- | :-- | :-- |"]
+    rows = [
+        f"| `{entry.name}` | {entry.license.weights} | {entry.license.language_model or '–'} | {entry.license.note} | "
+        f"{', '.join(f'`{source}`' for source in entry.other_sources) or '–'} |"
+        for entry in foreign
+    ]
+    yield "\n".join([*head, *rows])
 
 
 def _conversion(entries: list[ModelEntry]) -> Iterator[str]:

@@ -5,8 +5,8 @@ import fnmatch
 import inspect
 import re
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,9 @@ from torch import nn
 from blip2.apis.config import SCOPE, ConfigError, load_config
 from blip2.apis.metafile import ModelEntry, model_entries
 from blip2.apis.weights import follow_source
+from blip2.apis.zoo import weights_source
 from blip2.checkpoints import Source, is_complete_with_weights, load_checkpoint, open_checkpoint
+from blip2.checkpoints.fetch import NotFetchedError, fetch
 from blip2.registry import MODELS
 from blip2.utils.suggest import did_you_mean
 
@@ -103,21 +105,34 @@ def get_model(
         raise ValueError(f"device={str(device)!r} and device_map exclude each other: give one of them")
     if device_map is None and (offload_folder is not None or max_memory is not None):
         raise ValueError("offload_folder and max_memory have no meaning without device_map")
-    opened = None if weights is None else open_checkpoint(weights, vision_tower)
-    if opened is not None:
-        follow_source(config, opened)
-    built = _built_for(opened, config, kwargs, known=entry is not None)
     from blip2.apis.inferencers.placement import precision_name, spread_over_devices, store_weights_in
 
-    store_weights_in(built, precision_name(precision))
-    if device_map is not None:
-        built = spread_over_devices(built, device_map, offload_folder, max_memory, opened)  # type: ignore[assignment]
-    elif opened is not None:
-        load_checkpoint(built, opened, map_location=device or "cpu")
+    precision = precision_name(precision)
+    with _naming_the_download(entry):
+        opened = None if weights is None else open_checkpoint(weights, vision_tower)
+        if opened is not None:
+            follow_source(config, opened)
+        built = _built_for(opened, config, kwargs, known=entry is not None)
+        store_weights_in(built, precision)
+        if device_map is not None:
+            built = spread_over_devices(built, device_map, offload_folder, max_memory, opened)  # type: ignore[assignment]
+        elif opened is not None:
+            load_checkpoint(built, opened, map_location=device or "cpu")
     if opened is not None and "layer_norm_eps" in kwargs:
         built.ln_vision_backbone.eps = kwargs["layer_norm_eps"]
     built._metainfo = entry
     return (built if device is None else built.to(device)).eval()
+
+
+@contextmanager
+def _naming_the_download(entry: ModelEntry | None) -> Iterator[None]:
+    """Where something that a zoo's model needs is not here: says also which command fetches all of it."""
+    try:
+        yield
+    except NotFetchedError as error:
+        if entry is None:
+            raise
+        raise NotFetchedError(f"{error}\n`blip2 download {entry.name}` fetches all that it needs.") from error
 
 
 def _built_for(weights: Source | None, config: Config, overrides: dict[str, Any], known: bool) -> "BaseModel":
@@ -245,10 +260,18 @@ def _weights_of(
             f"weights: {', '.join(with_weights) or 'none'}"
         )
     else:
-        weights = entry.weights
+        weights = _known_weights(entry)
     if url_mapping is not None:
         pattern, replacement = url_mapping
         weights = re.sub(pattern, replacement, weights)
+    return weights
+
+
+def _known_weights(entry: ModelEntry) -> str:
+    weights = weights_source(entry)
+    assert weights is not None
+    if entry.sha256 and weights == entry.weights:
+        fetch(weights, entry.sha256)  # checked where it is known what to expect
     return weights
 
 

@@ -16,19 +16,37 @@ class MetafileError(ValueError):
 
 @dataclass(frozen=True)
 class Result:
-    """Scores of a model on one data set; `dataset` and the metrics' names are those of the metafile."""
+    """Scores of a model on one data set; `dataset` and the metrics' names are those of the metafile.
+
+    `metrics` is empty where nobody published any. `protocol` is whose way of measuring it was ('paper', 'LAVIS',
+    'OpenMMLab'; see docs/protocols.md), None for our own. `config` is the config that measures it, None for the
+    model's own.
+    """
 
     task: str
     dataset: str
     metrics: dict[str, float]
+    protocol: str | None = None
+    config: Path | None = None
+
+
+@dataclass(frozen=True)
+class License:
+    """Under what terms a model's weights and its language model stand, in a word each, and what is known about it."""
+
+    weights: str = "not stated"
+    language_model: str | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
 class ModelEntry:
     """One model of the zoo.
 
-    `weights` is a URL, an absolute path below the resources, or None. `parameters` is the published count,
-    `parameters_built` what our config builds (they differ where the publisher counted otherwise).
+    `weights` is a URL, an absolute path below the resources, or None; `other_sources` are addresses of the same weights
+    elsewhere. `image_encoder` is the address of the encoder that the file at `weights` may lack. `sha256` is the whole
+    hash of that file, where it is known. `parameters` is the published count, `parameters_built` what our config builds
+    (they differ where the publisher counted otherwise).
     """
 
     name: str
@@ -41,6 +59,11 @@ class ModelEntry:
     flops: int | None
     converted_from: dict[str, str]
     metafile: Path
+    other_sources: tuple[str, ...] = ()
+    image_encoder: str | None = None
+    sha256: str | None = None
+    license: License = License()
+    notes: tuple[str, ...] = ()
 
     @property
     def tasks(self) -> tuple[str, ...]:
@@ -86,9 +109,7 @@ def _entry(model: dict[str, Any], path: Path, root: Path) -> ModelEntry:
     for field in ("Name", "Config", "In Collection"):
         if not isinstance(model.get(field), str):
             raise MetafileError(f"{path}: model {name or model!r} lacks the field {field!r}")
-    config = root / model["Config"]
-    if not config.is_file():
-        raise MetafileError(f"{path}: the config of {name}, {model['Config']!r}, does not exist below {root}")
+    config = _config(model["Config"], model["Name"], path, root)
     weights = model.get("Weights")
     if weights and "://" not in weights:
         weights = str(root / weights)
@@ -98,7 +119,13 @@ def _entry(model: dict[str, Any], path: Path, root: Path) -> ModelEntry:
         config=config,
         weights=weights or None,
         results=tuple(
-            Result(item["Task"], item.get("Dataset", ""), dict(item.get("Metrics") or {}))
+            Result(
+                task=item["Task"],
+                dataset=item.get("Dataset", ""),
+                metrics=dict(item.get("Metrics") or {}),
+                protocol=item.get("Protocol"),
+                config=_config(item["Config"], model["Name"], path, root) if "Config" in item else None,
+            )
             for item in model.get("Results") or []
         ),
         collection=model["In Collection"],
@@ -107,4 +134,24 @@ def _entry(model: dict[str, Any], path: Path, root: Path) -> ModelEntry:
         flops=metadata.get("FLOPs"),
         converted_from=dict(model.get("Converted From") or {}),
         metafile=path,
+        other_sources=tuple(model.get("Other Sources") or ()),
+        image_encoder=model.get("Image Encoder"),
+        sha256=model.get("SHA256"),
+        license=_license(model.get("License") or {}),
+        notes=tuple(note.strip() for note in model.get("Notes") or ()),
+    )
+
+
+def _config(relative: str, name: str, path: Path, root: Path) -> Path:
+    config = root / relative
+    if not config.is_file():
+        raise MetafileError(f"{path}: the config of {name}, {relative!r}, does not exist below {root}")
+    return config
+
+
+def _license(fields: dict[str, str]) -> License:
+    return License(
+        weights=fields.get("Weights", "not stated"),
+        language_model=fields.get("Language Model"),
+        note=fields.get("Note", "").strip(),
     )

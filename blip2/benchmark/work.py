@@ -68,6 +68,7 @@ class Work(Round):
             num_captions=1,
             length_penalty=1.0,
             repetition_penalty=1.0,
+            count_lengths="new",
             do_sample=False,
         )
 

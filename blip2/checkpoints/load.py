@@ -103,8 +103,7 @@ def load_checkpoint(
     if strict:
         _start_afresh(model, kept)
         _check_nothing_on_meta(model, name, map_location)
-    left = (*missing, *(key for key in kept if not key.endswith(_COUNTED)))
-    return LoadResult(left, tuple(unexpected), folder, opened.vision_tower, opened.lost)
+    return LoadResult((*missing, *kept), tuple(unexpected), folder, opened.vision_tower, opened.lost)
 
 
 def check_fits(model: nn.Module, source: Source) -> None:

@@ -111,6 +111,6 @@ def _lavis_tower(source: Source, path: Path) -> Path:
     try:
         return fetch(address)
     except CheckpointError as error:
-        raise CheckpointError(
+        raise type(error)(
             f"{lacking}. It needs {name}: put that file beside the checkpoint, or name it as vision_tower. {error}"
         ) from error

@@ -24,6 +24,8 @@ COMMANDS = {
     "convert": ("blip2.cli.convert", "write a checkpoint in another publisher's format"),
     "scenes": ("blip2.cli.scenes", "write the small model's data: drawn scenes with captions"),
     "list": ("blip2.cli.list", "list the models that a name loads"),
+    "info": ("blip2.cli.info", "tell what is known of a model"),
+    "download": ("blip2.cli.download", "fetch what models need, for machines without a network"),
     "benchmark": ("blip2.cli.benchmark", "time a task here, beside the same work done another way"),
 }
 
@@ -52,6 +54,7 @@ examples:
   blip2 match picture.jpg "a cat" "a dog"        # two scores for each text
   blip2 search photos "a dog"                    # the pictures that fit best
   blip2 list                                     # the models that --model takes
+  blip2 download NAME                            # weights, tokenizer, language model, before they are needed
   blip2 train CONFIG --work-dir work_dirs/mine
   blip2 test CONFIG CHECKPOINT
 

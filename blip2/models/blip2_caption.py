@@ -12,6 +12,7 @@ from blip2.structures import DataSample
 from .blip2_base import build_part
 from .blip2_generative import Blip2Generative, GenerationOptions, matched, picture_name
 from .draw import check_count, drawn
+from .language.decoding import CountLengths
 from .language.generation import GenerationOutput
 from .language.packing import Prompted
 
@@ -36,10 +37,15 @@ class Blip2Caption(Blip2Generative[GenerationOptions]):
         min_length: least number of tokens before the end token.
         length_penalty: beams are ranked by log-probability divided by length to this power.
         repetition_penalty: above 1, words already written become less likely.
+        count_lengths: 'new': `min_length` and `length_penalty` count the new tokens; 'start' and 'prompt' are the older
+            ways that published scores were measured in (see `GenerationConfig`).
         do_sample: nucleus sampling with `top_p`, `top_k` (0: all tokens), `temperature` and `seed` instead of a search.
         captions_per_picture: of a picture with a list of captions, `loss` takes this many at once, or 'all'. They are
             drawn at random in training mode and are the first ones in eval mode. The picture is encoded once for all of
             them.
+        prefix_captions: `loss` gives the words up to a random place of each caption (in eval mode: the middle) after
+            the prompt, and has the rest learned: prefix language modelling, by which the paper trains models with an
+            encoder (section 3.2).
         end_token: what ends a caption; must be one token of the tokenizer. None: what the published weights take, a
             line feed for OPT and ``</s>`` for T5. For a language model whose tokenizer has no line feed, its
             end-of-text token will do.
@@ -64,7 +70,9 @@ class Blip2Caption(Blip2Generative[GenerationOptions]):
         top_k: int = 0,
         temperature: float = 1.0,
         seed: int | None = None,
+        count_lengths: CountLengths = "new",
         captions_per_picture: int | Literal["all"] = 1,
+        prefix_captions: bool = False,
         end_token: str | None = None,
         layer_norm_eps: float = 1e-5,
         data_preprocessor: Mapping[str, Any] | nn.Module | None = None,
@@ -85,6 +93,7 @@ class Blip2Caption(Blip2Generative[GenerationOptions]):
             top_k=top_k,
             temperature=temperature,
             seed=seed,
+            count_lengths=count_lengths,
         )
         super().__init__(
             vision_backbone,
@@ -100,6 +109,7 @@ class Blip2Caption(Blip2Generative[GenerationOptions]):
         )
         check_count("captions_per_picture", captions_per_picture)
         self.captions_per_picture = captions_per_picture
+        self.prefix_captions = prefix_captions
 
     def loss(self, images: Tensor, data_samples: Sequence[DataSample] | None) -> dict[str, Tensor]:
         """Mean negative log-likelihood, in nats a token, of the captions and their end tokens after ``prompt + ' '``.
@@ -107,7 +117,7 @@ class Blip2Caption(Blip2Generative[GenerationOptions]):
         Captions are the samples' ``gt_caption``: a string, or a list of strings (see `captions_per_picture`).
         """
         captions = [self._captions(sample) for sample in matched(images, data_samples)]
-        return {"loss": self.language_loss(self.encode(images), [[self._lesson(texts)] for texts in captions])}
+        return {"loss": self.language_loss(self.encode(images), [self._lessons(texts) for texts in captions])}
 
     @torch.no_grad()
     def predict(
@@ -149,9 +159,19 @@ class Blip2Caption(Blip2Generative[GenerationOptions]):
             )
         return drawn(captions, self.captions_per_picture, self.training)
 
-    def _lesson(self, captions: Sequence[str]) -> Prompted:
-        """Token ids of the prompt, and of what is to be learned after it: captions with their end tokens."""
+    def _lessons(self, captions: Sequence[str]) -> list[Prompted]:
+        """Token ids of what is given, and of what is to be learned after it: captions with their end tokens."""
         prompt = self.options.prompt.rstrip()
-        (given,) = self._encode_texts([prompt])
-        texts = self._continuations(captions, after_prompt=bool(prompt))
-        return Prompted(given, [text[: self.options.max_txt_len] for text in texts])
+        if not self.prefix_captions:
+            return [self._lesson(prompt, captions)]
+        lessons = []
+        for caption in captions:
+            words = caption.split()
+            place = int(torch.randint(len(words), ())) if self.training else len(words) // 2
+            lessons.append(self._lesson(" ".join([prompt, *words[:place]]).lstrip(), [" ".join(words[place:])]))
+        return lessons
+
+    def _lesson(self, given: str, texts: Sequence[str]) -> Prompted:
+        (ids,) = self._encode_texts([given])
+        learned = self._continuations(texts, after_prompt=bool(given))
+        return Prompted(ids, [text[: self.options.max_txt_len] for text in learned])

@@ -16,6 +16,7 @@ from blip2.structures import DataSample
 from .blip2_base import Blip2Base, build_part, dtype_of
 from .checks import check_choice, check_keys
 from .freeze import freeze
+from .language.decoding import CountLengths
 from .language.generation import GenerationConfig, GenerationOutput, generate
 from .language.packing import Prompted, pack_texts
 from .language.tokenizers import pad_sequences
@@ -37,6 +38,7 @@ class GenerationOptions:
     top_k: int
     temperature: float
     seed: int | None
+    count_lengths: CountLengths
 
     def __post_init__(self) -> None:
         for name in ("max_txt_len", "num_captions"):
@@ -49,7 +51,7 @@ class GenerationOptions:
             )
         self.generation(eos_token_id=0, pad_token_id=0)  # the other values are checked there: now, not at the first use
 
-    def generation(self, eos_token_id: int, pad_token_id: int) -> GenerationConfig:
+    def generation(self, eos_token_id: int, pad_token_id: int, prompt_tokens: int = 0) -> GenerationConfig:
         return GenerationConfig(
             eos_token_id=eos_token_id,
             pad_token_id=pad_token_id,
@@ -64,6 +66,8 @@ class GenerationOptions:
             top_k=self.top_k,
             temperature=self.temperature,
             seed=self.seed,
+            count_lengths=self.count_lengths,
+            prompt_tokens=prompt_tokens,
         )
 
 
@@ -161,7 +165,9 @@ class Blip2Generative(Blip2Base, Generic[Options]):
 
     def write(self, queries: Tensor, prompts: Sequence[Sequence[int]], options: GenerationOptions) -> GenerationOutput:
         """Token ids and scores of what follows R×Q×D queries and the token ids of R prompts."""
-        config = options.generation(self._end_token_id(), self._pad_token_id())
+        # What a decoder's own start token is, its prompt is not: the encoder reads that.
+        counted = 1 if self._reads_with_encoder() else max(map(len, prompts))
+        config = options.generation(self._end_token_id(), self._pad_token_id(), counted)
         return generate(self.text_backbone, *self._prompted(queries, prompts), config)
 
     def decode(self, output: GenerationOutput, num: int) -> tuple[list[Any], list[Any]]:

@@ -14,6 +14,7 @@ from blip2.structures import DataSample
 from .blip2_base import build_part, select_pictures
 from .blip2_generative import Blip2Generative, GenerationOptions, matched
 from .freeze import freeze
+from .language.decoding import CountLengths
 from .language.generation import GenerationOutput
 from .language.packing import Prompted
 from .language.ranking import rank
@@ -54,8 +55,8 @@ class Blip2VQA(Blip2Generative[VQAOptions]):
             'Question: {} Answer:' for OPT and 'Question: {} Short answer:' for FlanT5.
         max_txt_len: longest answer in tokens, the end token included. Training cuts longer answers there.
         num_captions: answers per question (mmpretrain's name); above 1, predictions are lists, the best first.
-        num_beams, min_length, length_penalty, repetition_penalty, do_sample, top_p, top_k, temperature, seed: see
-            `Blip2Caption`. The negative length penalty is the paper's: it favours short answers.
+        num_beams, min_length, length_penalty, repetition_penalty, do_sample, top_p, top_k, temperature, seed,
+            count_lengths: see `Blip2Caption`. The negative length penalty is the paper's: it favours short answers.
         answers: candidates, of which the likeliest is the answer; None: the language model answers in its own words.
         question_in_qformer: give the question to the Q-Former too, so that its queries look for what is asked (section
             4.3; the published weights were made without). The Q-Former then gets its text branch.
@@ -81,6 +82,7 @@ class Blip2VQA(Blip2Generative[VQAOptions]):
         top_k: int = 0,
         temperature: float = 1.0,
         seed: int | None = None,
+        count_lengths: CountLengths = "new",
         answers: Sequence[str] | None = None,
         question_in_qformer: bool = False,
         qformer_tokenizer: Any = None,
@@ -104,6 +106,7 @@ class Blip2VQA(Blip2Generative[VQAOptions]):
             top_k=top_k,
             temperature=temperature,
             seed=seed,
+            count_lengths=count_lengths,
             answers=answers,
         )
         super().__init__(

@@ -183,3 +183,66 @@ def test_python_in_the_cards_is_valid():
         card = (path.parent / "README.md").read_text(encoding="utf-8")
         for block in card.split("```python\n")[1:]:
             compile(block.split("```")[0], str(path), "exec")
+
+
+# ----- the published family -----
+
+LAVIS = "https://storage.googleapis.com/sfr-vision-language-research/LAVIS/models/BLIP2/"
+FAMILY = {
+    "blip2-opt2.7b_lavis-zeroshot_vqa": ("blip2_pretrained_opt2.7b", "blip2-opt-2.7b", 3_744_625_024),
+    "blip2-opt2.7b_lavis-coco_caption": ("blip2_caption_opt2.7b", "blip2-opt-2.7b-coco", 3_745_216_384),
+    "blip2-opt6.7b_lavis-zeroshot_vqa": ("blip2_pretrained_opt6.7b", "blip2-opt-6.7b", 7_752_683_392),
+    "blip2-opt6.7b_lavis-coco_caption": ("blip2_caption_opt6.7b", "blip2-opt-6.7b-coco", 7_753_274_752),
+    "blip2-flant5xl_lavis-zeroshot_vqa": ("blip2_pretrained_flant5xl", "blip2-flan-t5-xl", 3_942_391_680),
+    "blip2-flant5xl-vitl_lavis-zeroshot_vqa": ("blip2_pretrained_flant5xl_vitL", None, 3_243_538_944),
+    "blip2-flant5xl_lavis-coco_caption": ("blip2_caption_flant5xl", "blip2-flan-t5-xl-coco", 3_942_983_040),
+    "blip2-flant5xxl_lavis-zeroshot_vqa": ("blip2_pretrained_flant5xxl", "blip2-flan-t5-xxl", 12_229_541_760),
+    "blip2_lavis-pretrain_retrieval": ("blip2_pretrained", "blip2-itm-vit-g", 1_172_599_998),
+    "blip2-vitl_lavis-pretrain_retrieval": ("blip2_pretrained_vitL", None, 473_747_262),
+    "blip2_lavis-coco_retrieval": ("blip2_finetune_coco", "blip2-itm-vit-g-coco", 1_173_191_358),
+}
+
+
+def test_the_family_that_lavis_publishes_is_complete():
+    entries = {name: entry for name, entry in model_entries().items() if "_lavis-" in name}
+    found = {
+        name: (
+            entry.weights.removeprefix(LAVIS).removesuffix(".pth"),
+            entry.other_sources[0].removeprefix("hf://Salesforce/") if entry.other_sources else None,
+            entry.parameters_built,
+        )
+        for name, entry in entries.items()
+    }
+    assert found == FAMILY
+    for name, entry in entries.items():
+        frozen = "zeroshot" in name or "pretrain" in name
+        encoder = f"{LAVIS}{'clip_vit_L' if 'vitl' in name else 'eva_vit_g'}.pth"
+        assert entry.image_encoder == (encoder if frozen else None)
+        assert entry.license.note and (entry.license.language_model is None) is ("retrieval" in name)
+
+
+@pytest.mark.parametrize(
+    ("model", "scores"),
+    [
+        ("opt2.7b", (53.5, 52.3, 31.7, 34.6)),
+        ("opt6.7b", (54.3, 52.6, 36.4, 36.4)),
+        ("flant5xl-vitl", (62.6, 62.3, 39.4, 44.4)),
+        ("flant5xl", (63.1, 63.0, 40.7, 44.2)),
+        ("flant5xxl", (65.2, 65.0, 45.9, 44.7)),
+    ],
+)
+def test_answers_score_as_the_paper_has_it(model, scores):
+    """Table 2 of arXiv 2301.12597: VQAv2 val and test-dev, OK-VQA, GQA."""
+    results = [
+        item for item in model_entries()[f"blip2-{model}_lavis-zeroshot_vqa"].results if item.protocol == "paper"
+    ]
+    datasets = ("VQAv2 (val)", "VQAv2 (test-dev)", "OK-VQA (test)", "GQA (balanced test-dev)")
+    assert {item.dataset: item.metrics["Accuracy"] for item in results} == dict(zip(datasets, scores, strict=True))
+
+
+def test_a_protocol_and_a_config_of_a_score_are_read(tmp_path):
+    result = {**MODEL["Results"][0], "Protocol": "paper", "Config": "configs/toy/toy.py"}
+    entry = model_entries(zoo(tmp_path / "a", {**MODEL, "Results": [result]}))["toy_caption"]
+    assert (entry.results[0].protocol, entry.results[0].config) == ("paper", tmp_path / "a/configs/toy/toy.py")
+    with pytest.raises(MetafileError, match=r"toy_caption, 'configs/toy/gone\.py', does not exist"):
+        model_entries(zoo(tmp_path / "b", {**MODEL, "Results": [{**result, "Config": "configs/toy/gone.py"}]}))

@@ -28,6 +28,11 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache" / "checkpoints"
 
 
+def kept(folder):
+    """What lies in a cache folder, besides the locks."""
+    return [path.name for path in folder.iterdir() if path.suffix != ".lock"]
+
+
 @pytest.fixture
 def server(tmp_path):
     folder = tmp_path / "served"
@@ -58,7 +63,7 @@ def test_a_missing_path_is_named():
 
 
 def test_an_unknown_kind_of_address_is_refused():
-    with pytest.raises(CheckpointError, match="use a path, file:// or http"):
+    with pytest.raises(CheckpointError, match=r"use a path, file://, http\(s\):// or hf://owner/name"):
         fetch("s3://bucket/w.pth")
 
 
@@ -81,13 +86,13 @@ def test_files_of_one_name_from_two_addresses_do_not_meet(server):
 def test_a_wrong_hash_is_an_error_and_leaves_nothing(server, cache):
     with pytest.raises(CheckpointError, match="invalid hash"):
         fetch(f"{server}/bad-00000000.pth")
-    assert list(cache.iterdir()) == []
+    assert kept(cache) == []
 
 
 def test_a_file_that_the_server_lacks_is_an_error_with_the_address(server, cache):
     with pytest.raises(CheckpointError, match=r"fetching http://.*/gone\.pth failed: .*404.*curl -L"):
         fetch(f"{server}/gone.pth")
-    assert list(cache.iterdir()) == []
+    assert kept(cache) == []
 
 
 @pytest.mark.parametrize("switch", ["BLIP2_OFFLINE", "HF_HUB_OFFLINE"])
@@ -132,7 +137,7 @@ def hub(monkeypatch, tmp_path):
     """Hugging Face's client with one model, which has a .bin file only; notes what it was asked for."""
     asked = []
 
-    def snapshot_download(name, *, allow_patterns, local_files_only):
+    def snapshot_download(name, *, revision, allow_patterns, local_files_only):
         asked.append((allow_patterns[-1], local_files_only))
         folder = tmp_path / "snapshot"
         if local_files_only and not folder.is_dir():
@@ -164,7 +169,7 @@ def test_offline_only_the_cache_is_asked(hub, monkeypatch):
 
 
 def test_a_failed_fetch_of_a_language_model_gives_the_reason(hub):
-    with pytest.raises(CheckpointError, match=r"ConnectionError: no route to the hub\. On a machine"):
+    with pytest.raises(CheckpointError, match=r"ConnectionError: no route to the hub\. Where there is"):
         language_model_folder("org/other")
 
 

@@ -199,6 +199,25 @@ def test_the_loss_of_captions_is_that_of_transformers(pair, t5_model):
         assert_close(found, expected, **EXACT)
 
 
+@torch.no_grad()
+def test_prefixes_go_to_the_encoder_and_the_rest_is_learned(pair, t5_model):
+    """Prefix language modelling; in eval mode a caption is cut in the middle."""
+    halves = {"a red boat": ("a", "red boat"), "two children who fly a kite": ("two children who", "fly a kite")}
+    peer, ours = pair(t5_model(max_txt_len=60, prompt="", prefix_captions=True))(0, torch.float64)
+    total = count = 0.0
+    for image, (prefix, rest) in zip(pictures(0).double(), halves.values(), strict=False):
+        ids, mask = peers_inputs(ours, [prefix])
+        labels = torch.tensor(ours.tokenizer.encode([rest]))
+        loss = peer(pixel_values=image[None], input_ids=ids, attention_mask=mask, labels=labels).loss
+        total, count = total + loss * labels.shape[1], count + labels.shape[1]
+    found = ours.loss(pictures(0)[:2].double(), [DataSample(gt_caption=caption) for caption in halves])["loss"]
+    assert_close(found.double(), total / count, **EXACT)
+    ours.train()
+    drawn = {ours._lessons(["two children who fly a kite"])[0].given[0] for _ in range(30)}
+    lengths = {len(ours._lessons(["two children who fly a kite"])[0].given) for _ in range(30)}
+    assert len(lengths) > 3 and EOS in drawn, "some give nothing at all"
+
+
 def plain_losses(peer, ours, image, question, answer):
     """Negative log-likelihoods of an answer's tokens, one plain forward pass."""
     ids, mask = peers_inputs(ours, [TEMPLATE.replace("{}", question)])

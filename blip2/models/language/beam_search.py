@@ -1,5 +1,9 @@
 """Beam search, token for token that of ``generate`` of transformers 5.23 with ``early_stopping=False``.
 
+With ``count_lengths`` 'start' or 'prompt' it is that of older versions. These not only count lengths in another way,
+but also compare the best candidate, ended or not, with the finished texts when they decide whether to go on, and let
+what is cut at the longest length compete with what ended there.
+
 Letters: B pictures still running, K beams, T new tokens at most, V vocabulary.
 """
 
@@ -54,22 +58,30 @@ def beam_search(
     finished.scores.fill_(_NEVER)
 
     rows = torch.arange(len(first), device=first.device)
+    older = config.count_lengths != "new"
     for length in range(1, config.max_new_tokens + 1):
         candidates, parents = _continue(beams, logits, length, config)
-        ended = torch.full_like(candidates.lengths, length == config.max_new_tokens, dtype=torch.bool)
+        last = length == config.max_new_tokens
+        ended = torch.full_like(candidates.lengths, last and not older, dtype=torch.bool)
         if config.eos_token_id is not None:
             ended |= candidates.tokens[:, :, length - 1] == config.eos_token_id
-        best = _finish(finished.rows(rows), candidates, ended, length, config)
+        counted = _counted(length, config)
+        best = _finish(finished.rows(rows), candidates, ended, length, counted.ended, config)
         finished.store(rows, best)
-        if length == config.max_new_tokens:
+        if last and not older:
             break
 
+        likeliest = candidates.scores[:, 0]
         # There are 2K candidates and each beam ends in at most one of them, so K that go on are always left.
         candidates.scores = candidates.scores + ended * _NEVER
         chosen = candidates.scores.topk(config.num_beams).indices
         beams, parents = candidates.pick(chosen), parents.gather(1, chosen)
-        improvable = _improvable(beams, best, length, config)
-        if not improvable.any():
+        attainable = (likeliest if older else beams.scores[:, 0]) / counted.attainable**config.length_penalty
+        improvable = (best.lengths == 0).any(1) | (attainable > best.scores.amin(1))
+        if last:
+            cut = improvable[:, None].expand_as(beams.scores)
+            finished.store(rows, _finish(best, beams, cut, length, counted.cut, config))
+        if last or not improvable.any():
             break
         state.reorder(parents)
         if not improvable.all():
@@ -105,19 +117,36 @@ def _continue(beams: _Beams, logits: Tensor, length: int, config: GenerationConf
     return candidates, parents
 
 
-def _finish(finished: _Beams, candidates: _Beams, ended: Tensor, length: int, config: GenerationConfig) -> _Beams:
-    """The K best finished texts, given those among the first K of the 2K candidates that have just `ended` (B×2K)."""
+@dataclass(frozen=True)
+class _Counted:
+    """As how long texts count, of which the newest token has just been chosen."""
+
+    ended: int  # that token ends it
+    cut: int  # it is the last for want of room
+    attainable: int  # for what may still become of it
+
+
+def _counted(length: int, config: GenerationConfig) -> _Counted:
+    before = config.counted_before
+    if config.count_lengths == "new":
+        return _Counted(length, length, length)
+    # The older ways rank a text when its end is found, and so without it; the oldest stops by the length before too.
+    without_end = before + length - 1
+    return _Counted(without_end, before + length, without_end if config.count_lengths == "prompt" else before + length)
+
+
+def _finish(
+    finished: _Beams, candidates: _Beams, ended: Tensor, length: int, counted: int, config: GenerationConfig
+) -> _Beams:
+    """The K best finished texts, given those among the first K candidates that have just `ended` (B×2K, or B×K).
+
+    They have `length` tokens, and count as `counted`.
+    """
     ended = ended & (torch.arange(ended.shape[1], device=ended.device) < config.num_beams)
-    scores = candidates.scores / length**config.length_penalty + ~ended * _NEVER
+    scores = candidates.scores / counted**config.length_penalty + ~ended * _NEVER
     new = _Beams(candidates.tokens, scores, candidates.log_probs, length * ended)
     merged = finished.joined(new)
     return merged.pick(merged.scores.topk(config.num_beams).indices)
-
-
-def _improvable(beams: _Beams, finished: _Beams, length: int, config: GenerationConfig) -> Tensor:
-    """B: whether the best beam, ranked as if it ended here, still beats the worst finished text."""
-    best = beams.scores[:, 0] / length**config.length_penalty
-    return (finished.lengths == 0).any(1) | (best > finished.scores.amin(1))
 
 
 def _output(finished: _Beams, config: GenerationConfig) -> GenerationOutput:

@@ -4,10 +4,13 @@ Letters: B pictures, K beams (or samples) of each, P prompt tokens, T new tokens
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
+
+CountLengths = Literal["new", "start", "prompt"]
+COUNT_LENGTHS = get_args(CountLengths)
 
 
 class DecodingState(Protocol):
@@ -64,6 +67,12 @@ class GenerationConfig:
         top_k: sample among this many tokens; 0: all.
         temperature: divides the logits before sampling.
         seed: makes sampling repeatable for one batch; None uses torch's global generator.
+        count_lengths: what `min_length` and `length_penalty` count, and with it how beams are finished. 'new': the new
+            tokens, as transformers does now. Two older ways, in which published scores were measured: 'start' counts a
+            token before them too (transformers 4.27 to 4.3x for `inputs_embeds`, whose dummy start token it counted;
+            and for the start token of T5's decoder), 'prompt' the ids of the prompt (4.25 and 4.26, as LAVIS's first
+            release used it for OPT). In both the end token of a finished text does not count.
+        prompt_tokens: for 'prompt': number of ids of the longest prompt of the batch, padding being counted as well.
     """
 
     eos_token_id: int | None
@@ -79,8 +88,19 @@ class GenerationConfig:
     top_k: int = 0
     temperature: float = 1.0
     seed: int | None = None
+    count_lengths: CountLengths = "new"
+    prompt_tokens: int = 0
+
+    @property
+    def counted_before(self) -> int:
+        """Tokens before the new ones that count."""
+        return {"new": 0, "start": 1, "prompt": self.prompt_tokens}[self.count_lengths]
 
     def __post_init__(self) -> None:
+        if self.count_lengths not in COUNT_LENGTHS:
+            raise ValueError(
+                f"count_lengths={self.count_lengths!r} is unknown: choose one of {', '.join(map(repr, COUNT_LENGTHS))}"
+            )
         for name in ("max_new_tokens", "num_beams", "num_return_sequences"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
@@ -130,6 +150,6 @@ def apply_penalties(scores: Tensor, tokens: Tensor, config: GenerationConfig) ->
         seen = scores.gather(-1, tokens)
         penalty = config.repetition_penalty
         scores = scores.scatter(-1, tokens, torch.where(seen < 0, seen * penalty, seen / penalty))
-    if config.eos_token_id is not None and tokens.shape[-1] < config.min_length:
+    if config.eos_token_id is not None and config.counted_before + tokens.shape[-1] < config.min_length:
         scores = scores.index_fill(-1, torch.tensor([config.eos_token_id], device=scores.device), -torch.inf)
     return scores

@@ -63,7 +63,8 @@ class LazyTokenizer:
         name = self.name_or_path
         return (
             f"the tokenizer {name!r} is no folder here, and neither in the Hugging Face cache nor on a hub in reach. "
-            "Fetch its files once where there is a network, with HF_HUB_OFFLINE unset: "
+            "Fetch its files once where there is a network, with HF_HUB_OFFLINE unset: `blip2 download MODEL` fetches "
+            "them with the model's weights, or "
             f"python -c \"import transformers; transformers.{self.loader}.from_pretrained('{name}')\"; "
             "or give the path of a folder with the tokenizer's files"
         )

@@ -1,0 +1,16 @@
+# GQA (balanced test-dev) by the paper's protocol: 224 px, 5 beams, length penalty -1; the question mark stays.
+_base_ = [
+    "../_base_/models/blip2_opt6.7b.py",
+    "../_base_/datasets/gqa_lavis.py",
+    "../_base_/schedules/finetune_5e.py",
+    "../_base_/default_runtime.py",
+]
+
+model = dict(
+    type="Blip2VQA",
+    vision_backbone=dict(img_size=224),
+    prompt="Question: {} Answer:",
+    max_txt_len=10,
+    length_penalty=-1.0,
+    count_lengths="prompt",
+)
