@@ -373,7 +373,6 @@ def test_exports_are_sharded_with_an_index(captioner, caption_config, tmp_path, 
 
 
 def test_a_model_is_spread_over_memory_and_disk_and_writes_the_same(captioner, caption_config, tmp_path):
-    pytest.importorskip("accelerate")
     captioner.save_pretrained(tmp_path / "hf")
     config = as_config(caption_config(), tmp_path)
     size = sum(parameter.nbytes for parameter in captioner.parameters())
@@ -394,7 +393,6 @@ def test_a_model_is_spread_over_memory_and_disk_and_writes_the_same(captioner, c
 
 
 def test_a_part_that_goes_to_the_disk_needs_a_folder(captioner, caption_config, tmp_path):
-    pytest.importorskip("accelerate")
     captioner.save_pretrained(tmp_path / "hf")
     config = as_config(caption_config(), tmp_path)
     with pytest.raises(ValueError, match="offload_folder='some/folder'"):
