@@ -23,6 +23,7 @@ def main(kind: str, config: str, source: str, precision: str, *files: str) -> No
         from transformers import Blip2ForConditionalGeneration  # noqa: F401
     elif kind != "read":
         import blip2.apis.inferencers
+        import blip2.engine.precision
         import blip2.models  # noqa: F401
     _reset_high_water()
     before = _high_water()
