@@ -19,6 +19,7 @@ _MARK = "_window_on_a_file"
 # Linux's numbers; other systems do without (and hold more memory for a while).
 _WILLNEED, _DONTNEED, _HUGEPAGE = 3, 4, 14
 _SMALL = 1 << 16  # bytes; what is smaller shares its pages with others
+_PIECE = 1 << 23  # numbers that are copied at a time
 _LARGE = 1 << 22  # bytes from which on pages of 2 MB pay
 
 
@@ -41,8 +42,12 @@ def taken(tensor: Tensor, dtype: torch.dtype | None = None, device: torch.device
     copy = torch.empty_like(tensor, dtype=dtype, device=device, memory_format=torch.contiguous_format)
     if copy.device.type == "cpu":
         _advise(copy, _HUGEPAGE, _LARGE)
-    copy.copy_(tensor)
-    release(tensor)
+    if not hasattr(tensor, _MARK) or not tensor.is_contiguous():
+        return copy.copy_(tensor)
+    # Piece by piece, so that a large tensor is not held twice either.
+    for part, piece in zip(copy.view(-1).split(_PIECE), tensor.view(-1).split(_PIECE), strict=True):
+        part.copy_(piece)
+        _advise(piece, _DONTNEED, _SMALL)
     return copy
 
 

