@@ -21,8 +21,9 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 RESOURCES = ("configs", "tools", "demo")
 # Imported where a user asks for them; the error that names them says how to install them.
 ON_DEMAND = {"accelerate", "simplemma", "spacy"}
-# Used without an import: a plugin, and the backend of `python -m build`, which a subprocess here imports.
-NOT_IMPORTED = {"pytest-timeout", "hatchling"}
+# Used without an import: a plugin, the backend of `python -m build`, which a subprocess here imports, and what the
+# package imports on demand.
+NOT_IMPORTED = {"pytest-timeout", "hatchling", "accelerate"}
 
 
 def normal(name: str) -> str:

@@ -5,8 +5,8 @@ import fnmatch
 import inspect
 import re
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +17,9 @@ from torch import nn
 
 from blip2.apis.config import SCOPE, ConfigError, load_config
 from blip2.apis.metafile import ModelEntry, model_entries
+from blip2.apis.weights import follow_source
 from blip2.apis.zoo import weights_source
-from blip2.checkpoints import load_checkpoint
+from blip2.checkpoints import Source, is_complete_with_weights, load_checkpoint, open_checkpoint
 from blip2.checkpoints.fetch import NotFetchedError, fetch
 from blip2.registry import MODELS
 from blip2.utils.suggest import did_you_mean
@@ -71,13 +72,22 @@ def get_model(
     device_map: str | Mapping[str, Any] | None = None,
     offload_folder: str | None = None,
     url_mapping: tuple[str, str] | None = None,
+    *,
+    precision: str = "fp32",
+    max_memory: Mapping[int | str, int | str] | None = None,
+    vision_tower: str | Path | None = None,
     **kwargs: Any,
 ) -> "BaseModel":
     """Build a model of the zoo, in `eval()`.
 
     `model` is a model name or a config, as `load_config` takes it. `pretrained` is True for the weights that the zoo
-    knows, or the path or address of others; False leaves the weights random. `device_map` (with `offload_folder`)
-    spreads the model over devices through accelerate, instead of `device`. `url_mapping` is a pattern and its
+    knows, or the path or address of others, in any of the formats that `blip2.checkpoints.open_checkpoint` knows;
+    False leaves the weights random. `vision_tower` is the file of an image encoder that a checkpoint of LAVIS was
+    saved without. The weights' epsilon of `ln_vision_backbone` and number of words win over the config's.
+
+    `device_map` (with `max_memory` and `offload_folder`) spreads the model over devices through accelerate, instead of
+    `device`. `precision` is 'fp32', 'bf16' or 'fp16': the type that the weights of linear, convolution and embedding
+    layers are kept in; use the model under `torch.autocast` then, as inferencers do. `url_mapping` is a pattern and its
     replacement for the weights' address, for a mirror. Other arguments override fields of the config's `model`
     (``prompt='a picture of'``, ``vision_backbone={'img_size': 224}``).
 
@@ -89,20 +99,52 @@ def get_model(
     config = load_config(model)
     entry = _entry_of(model, config)
     weights = _weights_of(pretrained, entry, model, url_mapping)
-    # Weights that are replaced at once need not be drawn first, nor held twice; that all parts of a model stand this
-    # is known of the zoo's own.
-    in_memory = weights is None or entry is None
-    with nullcontext() if in_memory else torch.device("meta"):
-        built = _build(config, kwargs)
-    if weights is not None:
-        try:
-            load_checkpoint(built, weights)
-        except NotFetchedError as error:
-            if entry is None:
-                raise
-            raise NotFetchedError(f"{error}\n`blip2 download {entry.name}` fetches all that it needs.") from error
+    if vision_tower is not None and weights is None:
+        raise ValueError("vision_tower has no meaning without pretrained weights")
+    if device_map is not None and device is not None:
+        raise ValueError(f"device={str(device)!r} and device_map exclude each other: give one of them")
+    if device_map is None and (offload_folder is not None or max_memory is not None):
+        raise ValueError("offload_folder and max_memory have no meaning without device_map")
+    from blip2.apis.inferencers.placement import precision_name, spread_over_devices, store_weights_in
+
+    precision = precision_name(precision)
+    with _naming_the_download(entry):
+        opened = None if weights is None else open_checkpoint(weights, vision_tower)
+        if opened is not None:
+            follow_source(config, opened)
+        built = _built_for(opened, config, kwargs, known=entry is not None)
+        store_weights_in(built, precision)
+        if device_map is not None:
+            built = spread_over_devices(built, device_map, offload_folder, max_memory, opened)  # type: ignore[assignment]
+        elif opened is not None:
+            load_checkpoint(built, opened, map_location=device or "cpu")
+    if opened is not None and "layer_norm_eps" in kwargs:
+        built.ln_vision_backbone.eps = kwargs["layer_norm_eps"]
     built._metainfo = entry
-    return _place(built, device, device_map, offload_folder).eval()
+    return (built if device is None else built.to(device)).eval()
+
+
+@contextmanager
+def _naming_the_download(entry: ModelEntry | None) -> Iterator[None]:
+    """Where something that a zoo's model needs is not here: says also which command fetches all of it."""
+    try:
+        yield
+    except NotFetchedError as error:
+        if entry is None:
+            raise
+        raise NotFetchedError(f"{error}\n`blip2 download {entry.name}` fetches all that it needs.") from error
+
+
+def _built_for(weights: Source | None, config: Config, overrides: dict[str, Any], known: bool) -> "BaseModel":
+    """The model; without memory of its own where `weights` will bring all of it, so that nothing is drawn or held in
+    vain. Of the zoo's own models that is `known`.
+    """
+    if weights is not None:
+        with suppress(Exception), torch.device("meta"):  # a part that does not stand this says so below, if it must
+            built = _build(copy.deepcopy(config), overrides)
+            if known or is_complete_with_weights(built):
+                return built
+    return _build(config, overrides)
 
 
 def init_model(
@@ -257,6 +299,15 @@ def _build(config: Config, overrides: dict[str, Any]) -> "BaseModel":
     return model
 
 
+def build_on_meta(config: Config) -> "BaseModel":
+    """The model of a config without memory for its weights: its structure, shapes and settings.
+
+    Raises `ConfigError` for a config that builds no model.
+    """
+    with torch.device("meta"):
+        return _build(config, {})
+
+
 def _suggestion(error: str) -> str:
     """For an argument or a type that nobody knows, the nearest that somebody does."""
     argument = re.search(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", error)
@@ -264,20 +315,3 @@ def _suggestion(error: str) -> str:
         return did_you_mean(argument[2], set(inspect.signature(kind).parameters) - {"self"}, count=1)
     unknown_type = re.match(r"(\w+) is not in the \S+ registry", error)
     return did_you_mean(unknown_type[1], MODELS.module_dict, count=1) if unknown_type else ""
-
-
-def _place(
-    model: "BaseModel",
-    device: str | torch.device | None,
-    device_map: str | Mapping[str, Any] | None,
-    offload_folder: str | None,
-) -> "BaseModel":
-    if device_map is not None:
-        if device is not None:
-            raise ValueError(f"device={str(device)!r} and device_map exclude each other: give one of them")
-        from blip2.apis.inferencers.placement import spread_over_devices
-
-        return spread_over_devices(model, device_map, offload_folder)  # type: ignore[arg-type, return-value]
-    if offload_folder is not None:
-        raise ValueError("offload_folder has no meaning without device_map")
-    return model if device is None else model.to(device)

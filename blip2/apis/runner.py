@@ -6,7 +6,9 @@ import torch
 from mmengine.config import Config, ConfigDict
 
 from blip2.apis.config import load_config
-from blip2.checkpoints import CheckpointError, fetch
+from blip2.apis.weights import follow_source
+from blip2.checkpoints import CheckpointError, fetch, open_checkpoint
+from blip2.checkpoints.folder import is_weight_folder
 from blip2.datasets import set_skip_bad_images
 from blip2.engine import Blip2Runner
 from blip2.engine.checkpoint_files import find_checkpoint, latest_checkpoint
@@ -45,7 +47,8 @@ def build_runner(
         precision: ``'fp32'``, ``'bf16'``, ``'fp16'``; None leaves the config's word.
         launcher: ``'none'``, ``'pytorch'``, ``'slurm'``, ``'mpi'``; None finds out whether ``torchrun`` started this
             process.
-        checkpoint: weights to start from, a file, an address or a work folder; wins over the config's ``load_from``,
+        checkpoint: weights to start from: a file of any publisher's format, a Hugging Face folder, an address or a work
+            folder; wins over the config's ``load_from``,
             which may be the same.
         resume: a checkpoint (or work folder) of this training to go on from; True means the latest in `work_dir`, if
             any.
@@ -64,6 +67,8 @@ def build_runner(
     start = checkpoint if checkpoint is not None else cfg.get("load_from")
     if checkpoint is not None or (start and Path(start).is_dir()):
         cfg.load_from = str(_weights_file(start))
+    if checkpoint is not None:
+        follow_source(cfg, open_checkpoint(cfg.load_from))
     if precision is not None:
         _set_precision(cfg, precision_name(precision))
     _set_loops(cfg, skip_bad_images)
@@ -98,7 +103,7 @@ def _drop_training(cfg: Config) -> None:
 
 def _weights_file(checkpoint: str | Path) -> Path:
     path = Path(checkpoint).expanduser()
-    return find_checkpoint(path) if path.is_dir() else fetch(checkpoint)
+    return find_checkpoint(path) if path.is_dir() and not is_weight_folder(path) else fetch(checkpoint)
 
 
 # ----- precision -----

@@ -1,6 +1,5 @@
 """The same captioning in ``transformers``: `Blip2ForConditionalGeneration` with our model's weights copied in."""
 
-import re
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,38 +9,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from blip2.checkpoints import CheckpointError
+from blip2.checkpoints.convert import from_ours
+from blip2.checkpoints.hf_config import hf_config
 from blip2.models.blip2_generative import Blip2Generative
 from blip2.models.blip2_vqa import Blip2VQA
 from blip2.models.language.opt import OPTForCausalLM
 from blip2.models.language.tokenizers import pad_sequences
-from blip2.models.qformer import Qformer
-from blip2.models.vision import BEiTViT
 
 from .answerer import drawn_questions
 from .answers import TokenIds
 from .captioner import Captioner
 from .contender import synchronize
 from .work import VQAWork, Work
-
-# Our key → transformers' key, all rules in turn. None: a buffer that transformers does not keep.
-KEY_RULES: tuple[tuple[str, str | None], ...] = (
-    (r"^multimodal_backbone\.bert\.embeddings\.position_ids$", None),
-    (r"^vision_backbone\.cls_token$", "vision_model.embeddings.class_embedding"),
-    (r"^vision_backbone\.pos_embed$", "vision_model.embeddings.position_embedding"),
-    (r"^vision_backbone\.patch_embed\.projection\.", "vision_model.embeddings.patch_embedding."),
-    (r"^vision_backbone\.layers\.", "vision_model.encoder.layers."),
-    (r"\.attn\.(qkv|q_bias|v_bias)", r".self_attn.\1"),
-    (r"\.attn\.proj\.", ".self_attn.projection."),
-    (r"\.ln([12])\.", r".layer_norm\1."),
-    (r"\.ffn\.layers\.0\.0\.", ".mlp.fc1."),
-    (r"\.ffn\.layers\.1\.", ".mlp.fc2."),
-    (r"^ln_vision_backbone\.", "vision_model.post_layernorm."),
-    (r"^multimodal_backbone\.bert\.embeddings\.LayerNorm\.", "qformer.layernorm."),
-    (r"^multimodal_backbone\.bert\.", "qformer."),
-    (r"\.(attention|crossattention)\.self\.", r".\1.attention."),
-    (r"^vision_neck\.fc\.", "language_projection."),
-    (r"^text_backbone\.", "language_model."),
-)
 
 
 class PeerUnavailableError(RuntimeError):
@@ -50,25 +30,7 @@ class PeerUnavailableError(RuntimeError):
 
 def convert_state_dict(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Copies of a `Blip2Caption`'s or `Blip2VQA`'s weights under transformers' keys."""
-    converted: dict[str, Tensor] = {}
-    for key, value in state.items():
-        if (name := _peer_key(key)) is not None:
-            converted[name] = value.detach().clone()
-    for name in [name for name in converted if name.endswith(".self_attn.q_bias")]:
-        stem = name.removesuffix("q_bias")
-        query, value = converted.pop(name), converted.pop(stem + "v_bias")
-        converted[stem + "qkv.bias"] = torch.cat((query, torch.zeros_like(query), value))
-    return converted
-
-
-def _peer_key(key: str) -> str | None:
-    for pattern, replacement in KEY_RULES:
-        if replacement is None:
-            if re.search(pattern, key):
-                return None
-        else:
-            key = re.sub(pattern, replacement, key)
-    return key
+    return {key: value.detach().clone() for key, value in from_ours(state, "hf").tensors.items()}
 
 
 class TransformersCaptioner(Captioner):
@@ -221,74 +183,24 @@ class _FirstCallClock:
 
 def _check_expressible(model: Blip2Generative) -> None:
     """Raises PeerUnavailableError, naming the part, if transformers' BLIP-2 has no such model."""
-    vision, text, queries = model.vision_backbone, model.text_backbone, model.multimodal_backbone
     processor = model.data_preprocessor
-    reasons = []
-    if not isinstance(vision, BEiTViT):
-        reasons.append(f"its vision backbone is a {type(vision).__name__}, not a BEiTViT")
-    elif (
-        vision.has_relative_bias
-        or vision.pos_embed is None
-        or vision.cls_token is None
-        or vision.ln1 is not None
-        or vision.out_type != "raw"
-        or vision.out_indices[-1] != vision.num_layers - 1
-        or any(layer.gamma_1 is not None or not layer.attn.has_qv_bias for layer in vision.layers)
-    ):
-        reasons.append("its BEiTViT differs from EVA's as BLIP-2 uses it")
-    elif vision.img_size[0] != vision.img_size[1]:
-        reasons.append(f"its vision backbone is made for {vision.img_size} pixels, which are not square")
-    if not isinstance(text, OPTForCausalLM):
-        reasons.append(f"its language model is a {type(text).__name__}, not an OPTForCausalLM")
-    if not isinstance(queries, Qformer):
-        reasons.append(f"its multimodal backbone is a {type(queries).__name__}, not a Qformer")
-    elif queries.with_text:
-        reasons.append("its Q-Former reads the question")
     if not getattr(processor, "to_rgb", False) or not hasattr(processor, "mean"):
-        reasons.append("its data preprocessor does not turn BGR into normalised RGB")
-    if reasons:
-        raise PeerUnavailableError(f"transformers' BLIP-2 has no such model: {'; '.join(reasons)}")
+        reason = "its data preprocessor does not turn BGR into normalised RGB"
+        raise PeerUnavailableError(f"transformers' BLIP-2 has no such model: {reason}")
+    if not isinstance(model.text_backbone, OPTForCausalLM):
+        name = type(model.text_backbone).__name__
+        raise PeerUnavailableError(f"only models with an OPTForCausalLM are timed beside transformers, not a {name}")
+    try:
+        hf_config(model)
+    except CheckpointError as error:
+        raise PeerUnavailableError(str(error)) from None
 
 
 def _copy(model: Blip2Generative) -> Any:
-    from transformers import Blip2Config, Blip2ForConditionalGeneration, Blip2QFormerConfig, Blip2VisionConfig
-    from transformers import OPTConfig as PeerOPTConfig
+    from transformers import Blip2ForConditionalGeneration
 
-    vision, queries, text = model.vision_backbone, model.multimodal_backbone, model.text_backbone.config
-    block = vision.layers[0]
-    config = Blip2Config(
-        vision_config=Blip2VisionConfig(
-            hidden_size=vision.embed_dims,
-            intermediate_size=block.ffn.layers[1].in_features,
-            num_hidden_layers=vision.num_layers,
-            num_attention_heads=block.attn.num_heads,
-            image_size=vision.img_size[0],
-            patch_size=vision.patch_embed.patch_size[0],
-            layer_norm_eps=block.ln1.eps,
-        ).to_dict(),
-        qformer_config=Blip2QFormerConfig(
-            hidden_size=queries.hidden_size,
-            num_hidden_layers=queries.config.num_hidden_layers,
-            num_attention_heads=queries.config.num_attention_heads,
-            intermediate_size=queries.config.intermediate_size,
-            hidden_act=queries.config.hidden_act,
-            layer_norm_eps=queries.config.layer_norm_eps,
-            cross_attention_frequency=_cross_attention_frequency(queries),
-            encoder_hidden_size=queries.vision_model_width,
-        ).to_dict(),
-        text_config=PeerOPTConfig(
-            vocab_size=text.vocab_size,
-            hidden_size=text.hidden_size,
-            word_embed_proj_dim=text.hidden_size,
-            num_hidden_layers=text.num_hidden_layers,
-            num_attention_heads=text.num_attention_heads,
-            ffn_dim=text.ffn_dim,
-            max_position_embeddings=text.max_position_embeddings,
-            pad_token_id=text.pad_token_id,
-        ).to_dict(),
-        num_query_tokens=queries.num_query_token,
-        image_token_index=text.vocab_size - 1,  # which the stand-in tokenizer never gives
-    )
+    config = hf_config(model)
+    config.image_token_index = config.text_config.vocab_size - 1  # which the stand-in tokenizer never gives
     with torch.device("meta"):
         peer = Blip2ForConditionalGeneration(config)
     peer.load_state_dict(convert_state_dict(model.state_dict()), assign=True)
@@ -296,9 +208,3 @@ def _copy(model: Blip2Generative) -> Any:
     # transformers takes one epsilon for all norms of its vision model; ours is the config's.
     peer.vision_model.post_layernorm.eps = model.ln_vision_backbone.eps
     return peer.eval().requires_grad_(False)
-
-
-def _cross_attention_frequency(queries: Qformer) -> int:
-    """Every how many layers there is cross-attention."""
-    having = [index for index, layer in enumerate(queries.bert.encoder.layer) if layer.has_cross_attention]
-    return having[1] - having[0] if len(having) > 1 else len(queries.bert.encoder.layer)

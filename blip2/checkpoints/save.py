@@ -65,7 +65,7 @@ def save_checkpoint(
     os.close(handle)
     try:
         _write(tensors, temporary, dtype, metadata)
-        os.chmod(temporary, 0o666 & ~_umask())
+        os.chmod(temporary, 0o666 & ~umask())
         os.replace(temporary, path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
@@ -156,7 +156,7 @@ def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return unshared
 
 
-def _umask() -> int:
+def umask() -> int:
     # It can only be read by setting it.
     mask = os.umask(0)
     os.umask(mask)

@@ -20,6 +20,7 @@ examples:
   {prog} --task vqa --questions 5              # beside each picture read and encoded again for each question
   {prog} --task vqa --peer transformers
   {prog} --task retrieval --texts 160          # beside a picture's features repeated for each candidate text
+  {prog} load                                  # time and memory of loading weights; {prog} load --help
   {prog} --cold-start                          # process start to first caption of the small model
 
 Weights are random, pictures and texts are drawn, so nothing is fetched. Answers (token ids; for retrieval candidates
@@ -71,7 +72,12 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None, prog: str = "blip2 benchmark") -> int:
     """Runs the command; returns the exit code."""
-    args = build_parser(prog).parse_args(argv)
+    arguments = sys.argv[1:] if argv is None else argv
+    if arguments[:1] == ["load"]:
+        from blip2.cli.benchmark_load import main as load
+
+        return load(arguments[1:], f"{prog} load")
+    args = build_parser(prog).parse_args(arguments)
     try:
         if args.json:
             _check_writable(Path(args.json))

@@ -42,7 +42,8 @@ def build_parser(prog: str = "blip2 test") -> argparse.ArgumentParser:
         "checkpoint",
         metavar="CHECKPOINT",
         nargs="?",
-        help="file, address or work folder (default: the weights of the model name)",
+        help="file or Hugging Face folder in any publisher's format, address, or work folder (default: the weights of "
+        "the model name)",
     )
     parser.add_argument("--out", metavar="FILE", help="write scores or predictions to a .json, .pkl or .pickle")
     parser.add_argument(

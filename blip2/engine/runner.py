@@ -1,7 +1,6 @@
 """mmengine's Runner with this package's loops, checkpoints and devices."""
 
 import copy
-import itertools
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ from mmengine.runner.base_loop import BaseLoop
 from torch import nn
 from torch.utils.data import DataLoader
 
-from blip2.checkpoints import CheckpointError, fetch, load_checkpoint, read_state_dict
+from blip2.checkpoints import CheckpointError, fetch, is_complete_with_weights, load_checkpoint, read_state_dict
 from blip2.engine import random_state
 from blip2.engine.data import stop_workers
 from blip2.engine.hooks import ProgressHook
@@ -69,7 +68,7 @@ class Blip2Runner(MMRunner):
                 built = MODELS.build(copy.deepcopy(model))
             if get_device() == "meta":
                 return built
-            if _is_complete_with_weights(built):
+            if is_complete_with_weights(built):
                 # Random weights need not be drawn first, nor two copies held.
                 load_checkpoint(built, self._load_from)
                 self._has_loaded = True
@@ -292,18 +291,6 @@ def read_training_state(path: Path) -> dict[str, Any]:
             f"checkpoint {path} lacks {', '.join(lacking)}: it was not written by this package's training"
         )
     return checkpoint
-
-
-def _is_complete_with_weights(model: nn.Module) -> bool:
-    """Whether a model on the meta device has nothing that a checkpoint would not bring.
-
-    Of modules that are neither ours nor torch's it isn't known what they compute when they are built.
-    """
-    if not all(type(module).__module__.startswith(("blip2.", "torch.nn.")) for module in model.modules()):
-        return False
-    saved = model.state_dict().keys()
-    named = itertools.chain(model.named_parameters(), model.named_buffers())
-    return all(name in saved for name, tensor in named if tensor.is_meta)
 
 
 def _is_for_console(record: logging.LogRecord) -> bool:

@@ -81,7 +81,8 @@ class Blip2Retrieval(Blip2Base):
             raise ValueError(f"max_txt_len={max_txt_len} must be from 3 to {longest}, the Q-Former's positions")
         check_keys("loss_weights", loss_weights or {}, LOSSES)
         check_count("captions_per_picture", captions_per_picture)
-        self.temp = nn.Parameter(torch.tensor(float(temperature)))
+        self._temperature = float(temperature)
+        self.temp = nn.Parameter(torch.tensor(self._temperature))
         self.fast_match = fast_match
         self.topk = topk
         self.max_txt_len = max_txt_len
@@ -97,6 +98,15 @@ class Blip2Retrieval(Blip2Base):
         if mode == "tensor":
             return self.extract_feat(images, data_samples)
         return self.loss(images, data_samples) if mode == "loss" else self.predict(images, data_samples)
+
+    def start_afresh(self, names: Sequence[str]) -> None:
+        """Gives parameters on the meta device their start: those that a format of checkpoints does without, which are
+        `temp` and the Q-Former's LM head.
+        """
+        if "temp" in names:
+            self.temp = nn.Parameter(torch.tensor(self._temperature), requires_grad=self.temp.requires_grad)
+        if any(name.startswith("multimodal_backbone.cls.") for name in names):
+            self.multimodal_backbone.start_lm_head()
 
     # ----- features -----
 

@@ -255,11 +255,11 @@ def test_only_the_last_model_is_kept_and_can_be_dropped(builds, monkeypatch):
     assert len(builds) == 4
 
 
-def test_a_failed_build_is_not_kept(builds):
+def test_a_failed_build_is_not_kept():
     for _ in range(2):
         with pytest.raises(FileNotFoundError):
             inference_model("toy-lost_caption", RED, device="cpu")
-    assert len(builds) == 2 and not hub._inferencers
+    assert not hub._inferencers
 
 
 def test_a_model_and_a_config_will_do_too(zoo, monkeypatch):

@@ -121,7 +121,7 @@ def test_a_file_that_is_cut_off_is_named_as_such(kind, fraction, tmp_path):
 @pytest.mark.parametrize("content", [b"<html>404 not found</html>", bytes(range(256)) * 4, b"PK\x03\x04 and no more"])
 def test_a_file_that_is_no_checkpoint_is_named_as_such(name, content, tmp_path):
     (tmp_path / name).write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"damaged or no checkpoint|was refused"):
+    with pytest.raises(CheckpointError, match=r"damaged or no checkpoint|was refused|is a web page"):
         read_state_dict(tmp_path / name)
 
 

@@ -1,7 +1,6 @@
 """Tiny language models, tokenizers and caption models for the tests of this folder."""
 
 import json
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 import transformers
 from tokenizers import ByteLevelBPETokenizer
 
+from blip2.checkpoints.convert import to_ours
 from blip2.models import OPTForCausalLM
 from blip2.registry import MODELS
 
@@ -27,27 +27,6 @@ SIZES = {
     "ffn_dim": 64,
     "max_position_embeddings": 64,
 }
-# From the keys of transformers' Blip2ForConditionalGeneration and Blip2ForImageTextRetrieval to ours.
-HF_RULES = [
-    (r"^vision_model\.embeddings\.class_embedding", "vision_backbone.cls_token"),
-    (r"^vision_model\.embeddings\.position_embedding", "vision_backbone.pos_embed"),
-    (r"^vision_model\.embeddings\.patch_embedding\.", "vision_backbone.patch_embed.projection."),
-    (r"^vision_model\.encoder\.", "vision_backbone."),
-    (r"^vision_model\.post_layernorm\.", "ln_vision_backbone."),
-    (r"self_attn\.(qkv|projection)\.", r"attn.\1."),
-    (r"attn\.projection\.", "attn.proj."),
-    (r"\.layer_norm([12])\.", r".ln\1."),
-    (r"\.mlp\.fc1\.", ".ffn.layers.0.0."),
-    (r"\.mlp\.fc2\.", ".ffn.layers.1."),
-    (r"^qformer\.layernorm\.", "multimodal_backbone.bert.embeddings.LayerNorm."),
-    (r"^qformer\.", "multimodal_backbone.bert."),
-    (r"\.(attention|crossattention)\.attention\.", r".\1.self."),
-    (r"^(language|vision)_projection\.", "vision_neck.fc."),
-    (r"^text_projection\.", "text_neck.fc."),
-    (r"^itm_head\.", "multimodal_head.fc."),
-    (r"^embeddings\.", "multimodal_backbone.bert.embeddings."),
-    (r"^language_model\.", "text_backbone."),
-]
 
 
 @pytest.fixture(scope="session")
@@ -217,7 +196,7 @@ def retrieval_model(retrieval_config: Callable[..., dict[str, Any]]) -> Callable
 @pytest.fixture
 def our_keys() -> Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]:
     """Renames a state dict of transformers."""
-    return _our_keys
+    return lambda state: to_ours(state)[1].tensors
 
 
 @pytest.fixture
@@ -262,22 +241,10 @@ def blip2_pair(blip2_peer: Any, liven: Callable[..., None]) -> Callable[..., Cal
             with torch.no_grad():
                 for layer in blip2_peer.vision_model.encoder.layers:
                     layer.self_attn.qkv.bias[24:48] = 0  # BLIP-2's keys have no bias
-            missing, unexpected = ours.load_state_dict(_our_keys(blip2_peer.state_dict()), strict=False)
+            missing, unexpected = ours.load_state_dict(to_ours(blip2_peer.state_dict())[1].tensors, strict=False)
             assert unexpected == [] and [key for key in missing if not key.endswith("position_ids")] == []
             return blip2_peer.to(dtype), ours.to(dtype)
 
         return seeded
 
     return build
-
-
-def _our_keys(peer: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    state = {}
-    for key, value in peer.items():
-        for pattern, replacement in HF_RULES:
-            key = re.sub(pattern, replacement, key)
-        if key.endswith("attn.qkv.bias"):
-            state[key.replace("qkv.bias", "q_bias")], _, state[key.replace("qkv.bias", "v_bias")] = value.chunk(3)
-        else:
-            state[key] = value
-    return state

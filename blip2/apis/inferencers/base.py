@@ -25,7 +25,7 @@ from blip2.utils.suggest import did_you_mean
 from .drawing import Drawing
 from .inputs import BadInputsError, ImageInput, describe, inputs_to_list, is_folder, missing_files
 from .pipeline import Pipeline
-from .placement import autocast, pick_device, precision_name, spread_over_devices, store_weights_in
+from .placement import autocast, pick_device, precision_name, spread_over_devices
 
 OnError = Literal["raise", "return"]
 
@@ -114,16 +114,22 @@ class BaseInferencer:
         if device_map is not None and device is not None:
             raise ValueError(f"device={str(device)!r} and device_map exclude each other: give one of them")
         if isinstance(model, BaseModel):
-            place = None if device is None else pick_device(device)
             built = _adopt(model, pretrained, kwargs)
+            if device_map is not None:
+                built = spread_over_devices(built, device_map, offload_folder)
+            elif device is not None:
+                built = built.to(pick_device(device))
         else:
             place = None if device_map is not None else pick_device(device)
-            built = get_model(model, pretrained=pretrained, device="cpu", **kwargs)
-            store_weights_in(built, self.precision)
-        if device_map is not None:
-            built = spread_over_devices(built, device_map, offload_folder)
-        elif place is not None:
-            built = built.to(place)
+            built = get_model(
+                model,
+                pretrained=pretrained,
+                device=place,
+                device_map=device_map,
+                offload_folder=offload_folder,
+                precision=self.precision,
+                **kwargs,
+            )
         self.model: BaseModel = built.eval()
         self.config = config_of(built)
         self.pipeline = Pipeline(self.config)

@@ -1,11 +1,14 @@
 """Where a model computes, and in which precision."""
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import nn
+
+from blip2.checkpoints import Source, load_checkpoint
 
 
 def precision_name(precision: str) -> str:
@@ -60,17 +63,24 @@ def store_weights_in(model: nn.Module, precision: str) -> None:
 
 
 def spread_over_devices(
-    model: nn.Module, device_map: str | dict[str, Any], offload_folder: str | None = None
+    model: nn.Module,
+    device_map: str | Mapping[str, Any],
+    offload_folder: str | None = None,
+    max_memory: Mapping[int | str, int | str] | None = None,
+    weights: Source | None = None,
 ) -> nn.Module:
     """The model spread over devices by ``accelerate``, which is not among our dependencies.
 
     Args:
-        model: a model on the CPU.
+        model: a model on the CPU, or on ``meta`` together with `weights`.
         device_map: 'auto' (fills the devices in turn), or {module name: device}.
         offload_folder: where weights go that `device_map` sends to 'disk'.
+        max_memory: for 'auto': how much each device may hold, such as ``{0: '10GB', 'cpu': '20GB'}``.
+        weights: a checkpoint, whose tensors go to their devices one by one.
 
     Raises:
         ImportError: ``accelerate`` is not installed.
+        ValueError: some of the model goes to the disk, and no `offload_folder` is given.
     """
     if find_spec("accelerate") is None:
         raise ImportError(
@@ -81,8 +91,17 @@ def spread_over_devices(
     if isinstance(device_map, str):
         if device_map != "auto":
             raise ValueError(f"device_map={device_map!r}: wanted 'auto' or a dict of module name to device")
-        device_map = infer_auto_device_map(model, no_split_module_classes=_unsplittable(model))
-    return dispatch_model(model, device_map=device_map, offload_dir=offload_folder)
+        limits = None if max_memory is None else dict(max_memory)
+        places = dict(infer_auto_device_map(model, limits, no_split_module_classes=_unsplittable(model)))
+    elif max_memory is not None:
+        raise ValueError("max_memory is for device_map='auto'")
+    else:
+        places = dict(device_map)
+    if "disk" in places.values() and offload_folder is None:
+        raise ValueError("a part of the model goes to the disk: say where with offload_folder='some/folder'")
+    if weights is not None:
+        load_checkpoint(model, weights, map_location=places, offload_folder=offload_folder)
+    return dispatch_model(model, device_map=places, offload_dir=offload_folder, force_hooks=True)
 
 
 def _unsplittable(model: nn.Module) -> list[str]:

@@ -1,6 +1,5 @@
 """Loading the weight files of a local Hugging Face folder."""
 
-import json
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -8,10 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from blip2.checkpoints.folder import weight_files
+from blip2.checkpoints.mapped import taken
 from blip2.checkpoints.read import CheckpointError, read_state_dict
 from blip2.utils.resources import resolve_resource
-
-_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 def load_hf_weights(lm: nn.Module, folder: str | Path, tied: Sequence[str], unused: Sequence[str] = ()) -> None:
@@ -38,7 +37,7 @@ def load_hf_weights(lm: nn.Module, folder: str | Path, tied: Sequence[str], unus
             elif value.shape != wanted[key].shape:
                 problems.append(f"{key} is {tuple(value.shape)}, wanted {tuple(wanted[key].shape)}")
             else:
-                state[key] = value.to(wanted[key].dtype) if on_meta else value  # otherwise copied, and cast so
+                state[key] = taken(value, wanted[key].dtype) if on_meta else value  # otherwise copied, and cast so
         lm.load_state_dict(state, strict=False, assign=on_meta)
         seen.update(named)
     missing = wanted.keys() - seen - (set(tied) if seen & set(tied) else set())
@@ -75,22 +74,3 @@ def read_shards(folder: str | Path) -> Iterator[dict[str, Tensor]]:
     """
     for file in weight_files(resolve_resource(folder)):
         yield read_state_dict(file)
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The shards that a folder's index names, or its single weight file."""
-    for name in _FILES:
-        index, single = folder / f"{name}.index.json", folder / name
-        if index.is_file():
-            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            files = [folder / shard for shard in shards]
-            missing = [file.name for file in files if not file.is_file()]
-            if missing:
-                raise FileNotFoundError(f"{index} names files that are not there: {', '.join(missing)}; fetch them too")
-            return files
-        if single.is_file():
-            return [single]
-    raise FileNotFoundError(
-        f"no weights in {folder}: looked for {' and '.join(_FILES)}, whole or sharded (with .index.json); "
-        "fetch the language model's files into that folder first"
-    )

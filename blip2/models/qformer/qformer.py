@@ -111,6 +111,15 @@ class Qformer(BaseModule):
         predictions.decoder.weight = self.bert.embeddings.word_embeddings.weight
         predictions.bias = predictions.decoder.bias
 
+    def start_lm_head(self) -> None:
+        """A new LM head in place of the one there is, which may be on the meta device."""
+        words = self.bert.embeddings.word_embeddings.weight
+        trains = self.cls.predictions.transform.dense.weight.requires_grad
+        self.cls = LMHead(self.config)
+        _initialize(self.cls, self.config)
+        self.cls.to(words).requires_grad_(trains)
+        self.tie_weights()
+
     def load_pretrained(self, folder: str | Path) -> None:
         """Start from the BERT in a local Hugging Face folder; see `load_bert`."""
         load_bert(self, folder)

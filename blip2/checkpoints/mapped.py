@@ -1,0 +1,85 @@
+"""Tensors that are windows on a file mapped into memory: nothing is read before somebody looks at the numbers.
+
+What was looked at stays in memory as long as the file is mapped, so that a model filled from it would be held twice.
+`release` gives a tensor's pages back; who looks again has them read again.
+"""
+
+import ctypes
+import mmap
+import sys
+from collections.abc import Iterable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_MARK = "_window_on_a_file"
+# Linux's numbers; other systems do without (and hold more memory for a while).
+_WILLNEED, _DONTNEED, _HUGEPAGE = 3, 4, 14
+_SMALL = 1 << 16  # bytes; what is smaller shares its pages with others
+_PIECE = 1 << 23  # numbers that are copied at a time
+_LARGE = 1 << 22  # bytes from which on pages of 2 MB pay
+
+
+def mark_as_windows(tensors: Sequence[Tensor], path: Path) -> None:
+    """Remember of these tensors that they are windows on the file at `path`, if the system says that they are."""
+    if tensors and _mapped_file(tensors[0].data_ptr()) == str(path.resolve()):
+        for tensor in tensors:
+            setattr(tensor, _MARK, True)
+
+
+def expect(tensors: Iterable[Tensor]) -> None:
+    """Have the system begin to read these tensors' parts of their files."""
+    for tensor in tensors:
+        if hasattr(tensor, _MARK):
+            _advise(tensor, _WILLNEED, _SMALL)
+
+
+def taken(tensor: Tensor, dtype: torch.dtype | None = None, device: torch.device | str | None = None) -> Tensor:
+    """A copy of `tensor` of its own; the memory of what it was read from is given back."""
+    copy = torch.empty_like(tensor, dtype=dtype, device=device, memory_format=torch.contiguous_format)
+    if copy.device.type == "cpu":
+        _advise(copy, _HUGEPAGE, _LARGE)
+    if not hasattr(tensor, _MARK) or not tensor.is_contiguous():
+        return copy.copy_(tensor)
+    # Piece by piece, so that a large tensor is not held twice either.
+    for part, piece in zip(copy.view(-1).split(_PIECE), tensor.view(-1).split(_PIECE), strict=True):
+        part.copy_(piece)
+        _advise(piece, _DONTNEED, _SMALL)
+    return copy
+
+
+def release(tensor: Tensor) -> None:
+    """Give the memory of a window back; it is read again when somebody looks. Other tensors are left alone."""
+    if hasattr(tensor, _MARK):
+        _advise(tensor, _DONTNEED, _SMALL)
+
+
+def _advise(tensor: Tensor, advice: int, least: int) -> None:
+    if not sys.platform.startswith("linux") or tensor.nbytes < least:
+        return
+    first = -(-tensor.data_ptr() // mmap.PAGESIZE) * mmap.PAGESIZE  # whole pages only: the others are shared
+    end = (tensor.data_ptr() + tensor.nbytes) // mmap.PAGESIZE * mmap.PAGESIZE
+    # Advice that is not taken does no harm.
+    _libc().madvise(ctypes.c_void_p(first), ctypes.c_size_t(end - first), advice)
+
+
+@cache
+def _libc() -> Any:
+    return ctypes.CDLL(None)
+
+
+def _mapped_file(address: int) -> str | None:
+    """The file that lies at an address of this process's memory, if one does."""
+    try:
+        lines = Path("/proc/self/maps").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        place, *_, name = line.split(maxsplit=5)
+        first, end = (int(part, 16) for part in place.split("-"))
+        if first <= address < end:
+            return name
+    return None
