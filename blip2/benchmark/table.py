@@ -3,7 +3,8 @@
 from . import machine
 from .contender import OURS
 from .run import Report
-from .timing import NOISY, Spread, verdict
+from .spread import Spread
+from .timing import NOISY, verdict
 
 
 def render(report: Report) -> str:

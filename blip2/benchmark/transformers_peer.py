@@ -1,7 +1,6 @@
 """The same captioning in ``transformers``: `Blip2ForConditionalGeneration` with our model's weights copied in."""
 
 import re
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from blip2.models.vision import BEiTViT
 from .answerer import drawn_questions
 from .answers import TokenIds
 from .captioner import Captioner
-from .contender import synchronize
+from .contender import reading
 from .work import VQAWork, Work
 
 # Our key → transformers' key, all rules in turn. None: a buffer that transformers does not keep.
@@ -210,12 +209,10 @@ class _FirstCallClock:
             self._hooks.pop().remove()
 
     def _begin(self, *_: object) -> None:
-        synchronize(self.device)
-        self._start = time.perf_counter()
+        self._start = reading(self.device)
 
     def _end(self, *_: object) -> None:
-        synchronize(self.device)
-        self.seconds = time.perf_counter() - self._start
+        self.seconds = reading(self.device) - self._start
         self.__exit__()  # the calls after the first go on undisturbed
 
 
@@ -273,7 +270,7 @@ def _copy(model: Blip2Generative) -> Any:
             intermediate_size=queries.config.intermediate_size,
             hidden_act=queries.config.hidden_act,
             layer_norm_eps=queries.config.layer_norm_eps,
-            cross_attention_frequency=_cross_attention_frequency(queries),
+            cross_attention_frequency=cross_attention_frequency(queries),
             encoder_hidden_size=queries.vision_model_width,
         ).to_dict(),
         text_config=PeerOPTConfig(
@@ -298,7 +295,7 @@ def _copy(model: Blip2Generative) -> Any:
     return peer.eval().requires_grad_(False)
 
 
-def _cross_attention_frequency(queries: Qformer) -> int:
+def cross_attention_frequency(queries: Qformer) -> int:
     """Every how many layers there is cross-attention."""
     having = [index for index, layer in enumerate(queries.bert.encoder.layer) if layer.has_cross_attention]
     return having[1] - having[0] if len(having) > 1 else len(queries.bert.encoder.layer)
