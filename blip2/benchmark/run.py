@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 
 from blip2.apis.inferencers.placement import pick_device, precision_name
+from blip2.models.vision import BEiTViT
 
 from . import agreement as answers
 from . import machine
@@ -19,13 +20,16 @@ from .contender import OURS, Contender
 from .limits import Limits
 from .memory import check_memory
 from .meter import Usage
-from .tasks import TASKS, MakePeer, Task
 from .spread import Spread
-from .timing import Times, measure, ratio, verdict
+from .tasks import TASKS, Task
+from .timing import Times, count, measure, ratio, verdict
 from .transformers_peer import PeerUnavailableError
 from .work import RetrievalWork, Work, build_model, write_pictures
+from .worker import Worker
 
-SCHEMA = 2
+SCHEMA = 3
+# What ends at the memory's rate when little is computed at a time: each step reads all weights of the language model.
+MEMORY_BOUND = ("decode_steps",)
 
 
 @dataclass
@@ -214,10 +218,11 @@ def benchmark(
 
 def _limits(model: Any, sizes: dict[str, Any], work: Any, precision: str, device: torch.device) -> Limits:
     """Of products as large as those of the vision tower's feed-forward layers with all the round's pictures."""
-    vision = model.vision_backbone
-    narrow = vision.embed_dims
-    wide = getattr(vision, "arch_settings", {}).get("feedforward_channels", 4 * narrow)
-    patches = (sizes["picture"][0] // vision.patch_embed.patch_size[0]) ** 2 + 1
+    vision, narrow, wide, patch = model.vision_backbone, 768, 3072, 14  # where the tower is built otherwise
+    if isinstance(vision, BEiTViT):
+        narrow, wide = vision.embed_dims, vision.layers[0].ffn.layers[1].in_features
+        patch = vision.patch_embed.patch_size[0]
+    patches = (sizes["picture"][0] // patch) * (sizes["picture"][1] // patch) + 1
     return Limits(work.batch_size * patches, narrow, wide, precision, device)
 
 

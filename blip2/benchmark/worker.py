@@ -42,14 +42,11 @@ class Worker:
         ours: the contender whose weights and pictures it gets.
 
     Raises:
-        ValueError: no adapter for this peer and task.
         PeerUnavailableError: it cannot be started, or built; the text has its own words.
     """
 
     def __init__(self, name: str, python: str, ours: OwnCaptioner | Ranker) -> None:
         task = ours.work.task
-        if task not in WORKERS[name]:
-            raise ValueError(f"{name} is compared in {', '.join(WORKERS[name])}, not in {task}")
         self.name, self.ours, self.task = name, ours, task
         self.device = ours.device
         self._given: Sequence[Path] | None = None

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from blip2.benchmark.run import benchmark
-from blip2.benchmark.table import render
 from blip2.benchmark.spread import Spread
+from blip2.benchmark.table import render
 from blip2.benchmark.timing import STAGES, ratio, verdict
 from blip2.benchmark.work import StandInTokenizer, Work, preset, write_pictures
 

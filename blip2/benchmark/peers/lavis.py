@@ -145,7 +145,7 @@ def _load(model, weights):
     missing = [key for key in wrong.missing_keys if not key.endswith("position_ids")]
     unexpected = [key for key in wrong.unexpected_keys if not key.endswith("position_ids")]
     if missing or unexpected:
-        raise ValueError("LAVIS's model has other weights: it wants %s and has no %s" % (missing[:5], unexpected[:5]))
+        raise ValueError(f"LAVIS's model has other weights: it wants {missing[:5]} and has no {unexpected[:5]}")
 
 
 def _key(key):

@@ -92,11 +92,11 @@ def _ranker(job, model, marks):
 
     def samples(pictures):
         # Each picture comes with its share of the texts, as in a data set.
-        bounds = [picture * len(texts) // pictures for picture in range(pictures + 1)]
-        shares = [texts[start:end] for start, end in zip(bounds, bounds[1:])]
-        return [
-            DataSample(text=list(share), gt_text_id=[0] * len(share), gt_image_id=[0] * len(share)) for share in shares
-        ]
+        rows = []
+        for picture in range(pictures):
+            own = texts[picture * len(texts) // pictures : (picture + 1) * len(texts) // pictures]
+            rows.append(DataSample(text=own, gt_text_id=[0] * len(own), gt_image_id=[0] * len(own)))
+        return rows
 
     def run(pixels):
         rows = samples(len(pixels))
@@ -189,4 +189,4 @@ def _load(model, weights):
     missing = [key for key in wrong.missing_keys if not key.endswith("position_ids")]
     unexpected = [key for key in wrong.unexpected_keys if not key.endswith("position_ids")]
     if missing or unexpected:
-        raise ValueError("mmpretrain's model has other weights: it wants %s and has no %s" % (missing[:5], unexpected[:5]))
+        raise ValueError(f"mmpretrain's model has other weights: it wants {missing[:5]} and has no {unexpected[:5]}")
