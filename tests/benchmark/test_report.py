@@ -21,7 +21,7 @@ def spread_schema(spread: dict, count: int) -> None:
 def test_json_has_every_stage_of_both_with_ratio_and_verdict(tiny_report):
     record = json.loads(json.dumps(tiny_report.as_dict()))
     assert (
-        record["schema"] == 2
+        record["schema"] == 3
         and record["task"] == "caption"
         and record["name"] == "tiny"
         and record["peer"] == "transformers"
@@ -60,7 +60,7 @@ def test_without_a_peer_ours_is_timed_alone(run_tiny):
     report = run_tiny(with_peer=False, repeats=2)
     record = report.as_dict()
     assert record["peer"] is None and record["agreement"] is None and record["skipped"] == {}
-    assert all(set(stage) == {"seconds"} for stage in record["stages"].values())
+    assert all(set(stage) == {"seconds", "achieved"} for stage in record["stages"].values())
     assert "times as fast" not in render(report)
 
 
