@@ -57,7 +57,7 @@ def stand_in(ours, tmp_path, monkeypatch) -> Path:
     folder.mkdir()
     shutil.copy(worker_module._SERVE, folder)
     (folder / "mmpretrain.py").write_text(STAND_IN)
-    save_file({"ids": ours[0].answer(ours[1]).ids}, folder / "answers.safetensors")
+    save_file({"ids": ours[0].answer(ours[1]).ids.contiguous()}, folder / "answers.safetensors")
     monkeypatch.setattr(worker_module, "_SERVE", folder / "serve.py")
     return folder
 

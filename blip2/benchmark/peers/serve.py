@@ -78,7 +78,6 @@ class Server:
         adapter = _load(Path(__file__).with_name(job["peer"] + ".py"))
         self.module, self.run = adapter.build(job, load_file(str(folder / "weights.safetensors")), self.marks)
         self.module.eval().requires_grad_(False).to(self.device)
-        self.pixels = None
 
     def pictures(self, request):
         """Takes the decoded pictures from the folder."""
@@ -130,6 +129,7 @@ class Server:
 
 def _load(path):
     spec = importlib.util.spec_from_file_location("adapter_of_" + path.stem, path)
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
