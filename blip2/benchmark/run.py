@@ -220,7 +220,8 @@ def _limits(model: Any, sizes: dict[str, Any], work: Any, precision: str, device
     """Of products as large as those of the vision tower's feed-forward layers with all the round's pictures."""
     vision, narrow, wide, patch = model.vision_backbone, 768, 3072, 14  # where the tower is built otherwise
     if isinstance(vision, BEiTViT):
-        narrow, wide = vision.embed_dims, vision.layers[0].ffn.layers[1].in_features
+        block: Any = vision.layers[0]
+        narrow, wide = vision.embed_dims, block.ffn.layers[1].in_features
         patch = vision.patch_embed.patch_size[0]
     patches = (sizes["picture"][0] // patch) * (sizes["picture"][1] // patch) + 1
     return Limits(work.batch_size * patches, narrow, wide, precision, device)

@@ -151,7 +151,7 @@ def _job(name: str, ours: OwnCaptioner | Ranker, folder: Path) -> dict[str, Any]
     vision, queries, work = model.vision_backbone, model.multimodal_backbone, ours.work
     if not isinstance(vision, BEiTViT) or vision.img_size[0] != vision.img_size[1]:
         raise PeerUnavailableError(f"{name} has no such vision tower: wanted a square BEiTViT")
-    block = vision.layers[0]
+    block: Any = vision.layers[0]
     job = {
         "peer": name,
         "folder": str(folder),
