@@ -44,7 +44,7 @@ def test_json_names_the_machine_and_versions(tiny_report):
 
 
 def test_table_has_a_line_for_every_stage(tiny_report):
-    lines = render(tiny_report).splitlines()
+    lines = render(tiny_report).partition("GFLOP/s")[0].splitlines()
     for label in STAGES.values():
         (line,) = [line for line in lines if line.startswith(f"{label} ") and "(" in line]
         assert line.count("–") == 3

@@ -105,13 +105,14 @@ def build(job, weights, marks):
 
 def _stand_in(job):
     from lavis.models import eva_vit
-    from lavis.models.blip2_models import blip2, blip2_opt
+    from lavis.models.blip2_models import blip2 as parts
+    from lavis.models.blip2_models import blip2_opt
 
     vision, queries, opt = job["vision"], job["qformer"], job["opt"]
     language_model, language_model_config = blip2_opt.OPTForCausalLM, blip2_opt.OPTConfig
-    bert, bert_config = blip2.BertLMHeadModel, blip2.BertConfig
+    bert, bert_config = parts.BertLMHeadModel, parts.BertConfig
     tokenizer = Instead(lambda *_, **__: TableTokenizer(job["table"], opt["vocab_size"]))
-    blip2.create_eva_vit_g = lambda *_, **__: eva_vit.VisionTransformer(
+    parts.create_eva_vit_g = lambda *_, **__: eva_vit.VisionTransformer(
         img_size=vision["img_size"],
         patch_size=vision["patch_size"],
         embed_dim=vision["width"],
@@ -122,7 +123,7 @@ def _stand_in(job):
         norm_layer=partial(torch.nn.LayerNorm, eps=vision["eps"]),
         use_mean_pooling=False,
     )
-    blip2.BertConfig = Instead(
+    parts.BertConfig = Instead(
         lambda *_, **__: bert_config(
             vocab_size=queries["vocab_size"],
             hidden_size=queries["width"],
@@ -133,9 +134,9 @@ def _stand_in(job):
             layer_norm_eps=queries["eps"],
         )
     )
-    blip2.BertLMHeadModel = Instead(lambda *_, config, **__: bert(config))
-    blip2.LayerNorm = torch.nn.LayerNorm
-    blip2.BertTokenizer = blip2_opt.AutoTokenizer = tokenizer
+    parts.BertLMHeadModel = Instead(lambda *_, config, **__: bert(config))
+    parts.LayerNorm = torch.nn.LayerNorm
+    parts.BertTokenizer = blip2_opt.AutoTokenizer = tokenizer
     blip2_opt.OPTForCausalLM = Instead(lambda *_, **__: language_model(language_model_config(**opt)))
 
 
