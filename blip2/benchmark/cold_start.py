@@ -13,7 +13,7 @@ from blip2.utils.pictures import find_pictures
 from blip2.utils.resources import resources_root
 
 from . import machine
-from .timing import Spread
+from .spread import Spread
 
 MODEL = "blip2-tiny_shapes-caption"
 TARGET_SECONDS = 10.0

@@ -1,6 +1,5 @@
 """What is timed: a library's way from picture files to answers, whole and in steps."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -9,6 +8,7 @@ import torch
 from torch import Tensor
 
 from .answers import Answers
+from .meter import read
 
 OURS = "blip2"
 
@@ -39,12 +39,16 @@ class Contender(Protocol):
 
 
 def seconds(action: Callable[[], Any], device: torch.device) -> tuple[Any, float]:
-    """What `action` returns, and how long it took until the device had done it."""
-    synchronize(device)
-    start = time.perf_counter()
+    """What `action` returns, and how long it took until the device had done it (while counting: a `Usage`)."""
+    start = reading(device)
     result = action()
+    return result, reading(device) - start
+
+
+def reading(device: torch.device) -> float:
+    """The meter, once the device has done all that it was given."""
     synchronize(device)
-    return result, time.perf_counter() - start
+    return read()
 
 
 def timed(stage: str, action: Callable[[], Any], device: torch.device) -> Callable[[], dict[str, float]]:

@@ -32,8 +32,9 @@ class Ranker(OwnModel):
         # The pipeline cleans a picture's texts; what is ranked here are the drawn ones, which need none.
         super().__init__(model, config, fields={"text": ["a picture"]})
         self.model = model
+        self.work = work
         self.model.topk, self.model.fast_match = work.topk, False
-        self.captions = draw_texts(work.texts)
+        self.captions = draw_texts(work.texts, words=work.words)
 
     def sizes(self) -> dict[str, int]:
         """Of texts; for the report."""
@@ -89,10 +90,14 @@ class RepeatedRanker(Ranker):
     """
 
     name = "repeated"
+    padded = False
 
     def ranking(self, pictures: Features, texts: Features) -> Rankings:
         embeds = pictures["image_embeds"]
         ids, mask = texts["input_ids"], texts["attention_mask"]
+        if self.padded:
+            missing = self.model.max_txt_len - ids.shape[1]
+            ids, mask = F.pad(ids, (0, missing), value=self.model.tokenizer.pad_token_id), F.pad(mask, (0, missing))
         with self.inference():
             similar = similarity(pictures["image_feat"], texts["text_feat"])  # B×M
             i2t, t2i = torch.full_like(similar, -BEHIND), torch.full_like(similar.T, -BEHIND)
@@ -117,3 +122,10 @@ class RepeatedRanker(Ranker):
         )
         logits = self.model.multimodal_head(hidden[:, : queries.shape[1]])[..., 1].float()
         return logits.mean(dim=1) if logits.dim() == 2 else logits
+
+
+class PaddedRanker(RepeatedRanker):
+    """The same, and texts are padded to ``max_txt_len`` tokens however long they are."""
+
+    name = "padded"
+    padded = True

@@ -1,12 +1,15 @@
 """Times of two contenders taken in turn, and what may be concluded from them."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
-from typing import Any
+from typing import cast
+
+from torch import nn
 
 from .contender import Contender
+from .limits import Limits
+from .meter import Usage, counting
+from .spread import Spread
 
 # Stage → what the table calls it, in the order of the data's way. 'pipeline' is a run of its own, not their sum.
 STAGES = {
@@ -28,33 +31,6 @@ RANKING_STAGES = {
 
 # A ratio whose rounds differ by more than this, relative to their median, has no second digit.
 NOISY = 0.25
-
-
-@dataclass
-class Spread:
-    """Some measurements of one thing."""
-
-    values: list[float] = field(default_factory=list)
-
-    @property
-    def median(self) -> float:
-        return median(self.values)
-
-    @property
-    def min(self) -> float:
-        return min(self.values)
-
-    @property
-    def max(self) -> float:
-        return max(self.values)
-
-    @property
-    def width(self) -> float:
-        """Largest less smallest, relative to the median."""
-        return (self.max - self.min) / self.median if self.median else 0.0
-
-    def as_dict(self) -> dict[str, Any]:
-        return {"median": self.median, "min": self.min, "max": self.max, "values": self.values}
 
 
 Times = dict[str, dict[str, Spread]]  # stage → contender's name → seconds
@@ -81,21 +57,43 @@ def measure(
     *,
     repeats: int,
     warmup: int,
+    limits: Limits | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Times:
     """Seconds that each stage and the whole pipeline take, `repeats` of each after `warmup` unmeasured rounds.
 
     Within a round the contenders take turns step by step, and the one that begins changes with the round, so that what
-    else the machine does meets them alike.
+    else the machine does meets them alike. A step that a contender does not have is passed over: in another process,
+    one run of the whole pipeline gives the times of the stages too. `limits` are measured before each round.
     """
     times: Times = {stage: {contender.name: Spread() for contender in contenders} for stage in stages}
     steps = {contender.name: contender.steps(files) for contender in contenders}
     for index in range(-warmup, repeats):
         say(f"round {index + 1} of {repeats}" if index >= 0 else "warming up")
+        if limits is not None and index >= 0:
+            limits.measure()
         order = contenders if index % 2 == 0 else contenders[::-1]
         for step in steps[contenders[0].name]:
             for contender in order:
+                if step not in steps[contender.name]:
+                    continue
                 for stage, value in steps[contender.name][step]().items():
                     if index >= 0:
                         times[stage][contender.name].values.append(value)
-    return times
+    return {stage: {name: spread for name, spread in of.items() if spread.values} for stage, of in times.items()}
+
+
+def count(contender: Contender, model: nn.Module, files: Sequence[Path]) -> dict[str, Usage]:
+    """What each stage computes; the whole pipeline is their sum and not run.
+
+    Args:
+        model: whose weights count.
+    """
+    found: dict[str, Usage] = {}
+    with counting(model):
+        for step, action in contender.steps(files).items():
+            if step != "pipeline":
+                found |= {stage: cast(Usage, value) for stage, value in action().items()}
+    used = found.values()
+    found["pipeline"] = Usage(sum(one.flops for one in used), sum(one.weight_bytes for one in used))
+    return found

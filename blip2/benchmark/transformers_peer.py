@@ -1,6 +1,5 @@
 """The same captioning in ``transformers``: `Blip2ForConditionalGeneration` with our model's weights copied in."""
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from blip2.models.language.tokenizers import pad_sequences
 from .answerer import drawn_questions
 from .answers import TokenIds
 from .captioner import Captioner
-from .contender import synchronize
+from .contender import reading
 from .work import VQAWork, Work
 
 
@@ -172,12 +171,10 @@ class _FirstCallClock:
             self._hooks.pop().remove()
 
     def _begin(self, *_: object) -> None:
-        synchronize(self.device)
-        self._start = time.perf_counter()
+        self._start = reading(self.device)
 
     def _end(self, *_: object) -> None:
-        synchronize(self.device)
-        self.seconds = time.perf_counter() - self._start
+        self.seconds = reading(self.device) - self._start
         self.__exit__()  # the calls after the first go on undisturbed
 
 

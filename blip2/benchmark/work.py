@@ -99,6 +99,7 @@ class RetrievalWork(Round):
     batch_size: int = 16
     texts: int = 64
     topk: int = 8
+    words: ClassVar[tuple[int, int]] = (6, 12)  # of a text: 8 to 14 tokens
     precision: str = "fp32"
     device: str = "cpu"
 
@@ -154,7 +155,32 @@ _TINY_RANKER = {
     "model.multimodal_head.hidden_size": 32,
 }
 
+# As wide and as many patches as ViT-g's of 364 px, from one layer: what is compared behind it takes the time.
+_WIDE = {
+    "model.vision_backbone.arch": dict(embed_dims=1408, num_layers=1, num_heads=16, feedforward_channels=6144),
+    "model.vision_backbone.img_size": 364,
+    "model.vision_backbone.frozen_stages": 1,
+    "model.multimodal_backbone.vision_model_width": 1408,
+    _PICTURE_SIZE: (364, 364),
+}
+
 PRESETS = {
+    "full": Preset(
+        "the published sizes: ViT-g, OPT-2.7B; for GPUs",
+        {},
+        {"caption": {}, "vqa": {}, "retrieval": {}},
+        {
+            "caption": Work(batch_size=64),
+            "vqa": VQAWork(batch_size=16),
+            "retrieval": RetrievalWork(batch_size=64, texts=320, topk=32),
+        },
+    ),
+    "wide": Preset(
+        "mid behind patch features of 677×1408, as ViT-g's of 364 px are",
+        _WIDE,
+        {"caption": _MID_WRITER, "vqa": _MID_WRITER, "retrieval": {}},
+        {"caption": Work(), "vqa": VQAWork(), "retrieval": RetrievalWork()},
+    ),
     "mid": Preset(
         "12 layers 768 wide in all parts, 224 px, OPT's or BERT's vocabulary",
         {
@@ -231,13 +257,7 @@ def build_model(config: Config, device: torch.device, kind: str = "Blip2Caption"
 
     Raises ValueError if it is not of the type `kind`.
     """
-    found = config.get("model", {}).get("type")
-    if found != kind:
-        others = ", ".join(WORKS)
-        raise ValueError(f"this task's model is a {kind}, not {found}: give another config, or another task ({others})")
-    config.model.tokenizer = None
-    with device:
-        model = get_model(config)
+    model = _bare_model(config, device, kind)
     language_model = getattr(model, "text_backbone", None)
     reader = StandInTokenizer(model.multimodal_backbone.config.vocab_size, closing=True)
     model.tokenizer = reader if language_model is None else StandInTokenizer(language_model.vocab_size)
@@ -245,6 +265,22 @@ def build_model(config: Config, device: torch.device, kind: str = "Blip2Caption"
         model.qformer_tokenizer = reader
     randomize(model, seed)
     return model.requires_grad_(False)
+
+
+def count_parameters(config: Config, kind: str) -> int:
+    """Of the model of `config`, tied ones once, without giving them memory; raises ValueError as `build_model`."""
+    model = _bare_model(config, torch.device("meta"), kind)
+    return sum(value.numel() for value in model.parameters())
+
+
+def _bare_model(config: Config, device: torch.device, kind: str) -> Any:
+    found = config.get("model", {}).get("type")
+    if found != kind:
+        others = ", ".join(WORKS)
+        raise ValueError(f"this task's model is a {kind}, not {found}: give another config, or another task ({others})")
+    config.model.tokenizer = None
+    with device:
+        return get_model(config)
 
 
 @torch.no_grad()
@@ -279,10 +315,11 @@ def _scale(module: nn.Module, name: str, value: torch.Tensor) -> float:
     return 0.1
 
 
-def draw_texts(count: int, seed: int = 0) -> list[str]:
-    """`count` texts of 4 to 12 made-up words."""
+def draw_texts(count: int, seed: int = 0, words: tuple[int, int] = (4, 12)) -> list[str]:
+    """`count` texts of made-up words, as many as `words` says: at least, at most."""
     random = np.random.default_rng(seed)
-    return [" ".join(f"w{word}" for word in random.integers(0, 1000, random.integers(4, 13))) for _ in range(count)]
+    lengths = (random.integers(words[0], words[1] + 1) for _ in range(count))
+    return [" ".join(f"w{word}" for word in random.integers(0, 1000, length)) for length in lengths]
 
 
 def write_pictures(folder: Path, count: int, size: tuple[int, int] = (640, 480), seed: int = 0) -> list[Path]:

@@ -48,7 +48,7 @@ def hf_config(model: nn.Module) -> Any:
             max_position_embeddings=sizes.max_position_embeddings,
             hidden_act=sizes.hidden_act,
             layer_norm_eps=sizes.layer_norm_eps,
-            cross_attention_frequency=_cross_attention_frequency(queries),
+            cross_attention_frequency=cross_attention_frequency(queries),
             encoder_hidden_size=queries.vision_model_width,
             use_qformer_text_input=retrieval,
         ).to_dict(),
@@ -117,7 +117,7 @@ def _not_expressible(model: nn.Module) -> list[str]:
     return reasons
 
 
-def _cross_attention_frequency(queries: Any) -> int:
+def cross_attention_frequency(queries: Any) -> int:
     """Every how many layers there is cross-attention."""
     having = [index for index, layer in enumerate(queries.bert.encoder.layer) if layer.has_cross_attention]
     return having[1] - having[0] if len(having) > 1 else len(queries.bert.encoder.layer)

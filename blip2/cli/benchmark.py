@@ -9,6 +9,8 @@ from typing import Any
 _TASKS = ("caption", "vqa", "retrieval")
 _WORK = ("batch_size", "num_beams", "max_new_tokens", "questions", "texts", "topk")
 
+_PICTURES = (".png", ".svg", ".pdf")
+
 EXIT_FINE, EXIT_FAILED, EXIT_USAGE = 0, 1, 2
 
 _EXAMPLES = """\
@@ -21,6 +23,8 @@ examples:
   {prog} --task vqa --peer transformers
   {prog} --task retrieval --texts 160          # beside a picture's features repeated for each candidate text
   {prog} load                                  # time and memory of loading weights; {prog} load --help
+  {prog} --task retrieval --peer mmpretrain=/envs/mmpretrain/bin/python
+  {prog} --suite --peer mmpretrain=PYTHON --peer lavis=PYTHON --json suite.json --plot suite.png
   {prog} --cold-start                          # process start to first caption of the small model
 
 Weights are random, pictures and texts are drawn, so nothing is fetched. Answers (token ids; for retrieval candidates
@@ -42,8 +46,16 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     )
     parser.add_argument("--task", choices=_TASKS, default="caption", help="what is timed (default: caption)")
     what = parser.add_mutually_exclusive_group()
-    what.add_argument("--preset", default="mid", metavar="NAME", help="sizes by name: mid or tiny (default: mid)")
+    what.add_argument(
+        "--preset",
+        default="mid",
+        metavar="NAME",
+        help="sizes by name: mid, tiny, wide (ViT-g-wide features), full (ViT-g and OPT-2.7B, for GPUs) (default: mid)",
+    )
     what.add_argument("--config", metavar="CONFIG", help="a config of the task's model: a path, a bundled one, a name")
+    parser.add_argument(
+        "--suite", action="store_true", help="all comparisons that have a target, one after another; tens of minutes"
+    )
     what.add_argument("--cold-start", action="store_true", help="time the first caption of a fresh process instead")
     work = parser.add_argument_group("work (default: the preset's, or mid's)")
     work.add_argument("--batch-size", type=_positive, metavar="N", help="pictures in a round; of retrieval the gallery")
@@ -61,11 +73,16 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     beside = how.add_mutually_exclusive_group()
     beside.add_argument(
         "--peer",
-        metavar="NAME",
-        help="what ours is timed beside: transformers (caption, vqa), or repeated (vqa, retrieval: the same model used "
-        "as upstream does; default of these two)",
+        action="append",
+        metavar="NAME[=PYTHON]",
+        help="what ours is timed beside: transformers (caption, vqa), repeated (vqa, retrieval: the same model used "
+        "as upstream does; default of these two), padded (retrieval: the same, texts padded as upstream does), or, run "
+        "by the interpreter PYTHON that has it, mmpretrain (caption, retrieval) or lavis (caption); with --suite once "
+        "for each",
     )
     beside.add_argument("--no-peer", action="store_true", help="time blip2 alone")
+    how.add_argument("--peer-precision", choices=("fp32", "bf16", "fp16"), help="of the peer (default: as ours)")
+    parser.add_argument("--plot", metavar="FILE", help="draw the stages as bars there (.png, .svg, .pdf)")
     parser.add_argument("--json", metavar="FILE", help="write all figures there")
     return parser
 
@@ -78,10 +95,14 @@ def main(argv: list[str] | None = None, prog: str = "blip2 benchmark") -> int:
 
         return load(arguments[1:], f"{prog} load")
     args = build_parser(prog).parse_args(arguments)
+    run = _suite if args.suite else _cold_start if args.cold_start else _benchmark
     try:
-        if args.json:
-            _check_writable(Path(args.json))
-        record, text, code = _cold_start(args) if args.cold_start else _benchmark(args)
+        for file in (args.json, args.plot):
+            if file:
+                _check_writable(Path(file))
+        if args.plot:
+            _check_drawable(Path(args.plot), args)
+        record, text, code = run(args)
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"{prog}: {error}", file=sys.stderr)
         return EXIT_USAGE
@@ -99,6 +120,10 @@ def _benchmark(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
 
     config, work = (load_config(args.config), WORKS[args.task]()) if args.config else preset(args.preset, args.task)
     work = _changed(work, args)
+    peers = _peers(args.peer)
+    if len(peers) > 1:
+        raise ValueError(f"one --peer at a time without --suite, not {' and '.join(peers)}")
+    peer, python = next(iter(peers.items()), (None, None))
     report = benchmark(
         config,
         work,
@@ -107,10 +132,63 @@ def _benchmark(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
         warmup=args.warmup,
         threads=args.threads,
         with_peer=not args.no_peer,
-        peer=args.peer,
+        peer=peer,
+        python=python,
+        peer_precision=args.peer_precision,
         say=_say,
     )
+    if args.plot and report.times:
+        from blip2.benchmark.plot import plot
+
+        plot([report], Path(args.plot))
     return report.as_dict(), render(report), EXIT_FAILED if report.void else EXIT_FINE
+
+
+def _suite(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
+    from blip2.benchmark import table
+    from blip2.benchmark.suite import render, suite
+
+    set_by_it = ("config", "no_peer", "cold_start", "peer_precision", *_WORK)
+    given = [_option(name) for name in set_by_it if getattr(args, name)]
+    given += ["--task"] * (args.task != "caption") + ["--precision"] * (args.precision != "fp32")
+    if given:
+        raise ValueError(f"--suite says itself what is done: it goes not with {', '.join(given)}")
+    peers = _peers(args.peer)
+    pythons = {name: python for name, python in peers.items() if python is not None}
+    if needless := [name for name in peers if name not in pythons]:
+        raise ValueError(f"--suite takes --peer NAME=PYTHON only, not --peer {needless[0]}")
+    found = suite(
+        pythons,
+        sizes=args.preset,
+        device=args.device,
+        repeats=args.repeats,
+        warmup=args.warmup,
+        threads=args.threads,
+        say=_say,
+        show=lambda report: print(table.render(report) + "\n", flush=True),
+    )
+    if args.plot:
+        from blip2.benchmark.plot import plot
+
+        plot(found.reports, Path(args.plot))
+    return found.as_dict(), render(found), EXIT_FAILED if found.void else EXIT_FINE
+
+
+def _peers(given: list[str] | None) -> dict[str, str | None]:
+    """Peer → its interpreter, or None for one that needs none; raises ValueError for an interpreter nobody can run."""
+    from blip2.benchmark.worker import WORKERS
+    from blip2.utils.suggest import did_you_mean
+
+    found: dict[str, str | None] = {}
+    for text in given or ():
+        name, equals, python = text.partition("=")
+        if equals and name not in WORKERS:
+            raise ValueError(
+                f"no peer {name!r} that runs in an interpreter of its own.{did_you_mean(name, WORKERS)} Peers: "
+                f"{', '.join(WORKERS)}"
+            )
+        found[name] = python if equals else None
+    return found
 
 
 def _changed(work: Any, args: argparse.Namespace) -> Any:
@@ -153,6 +231,13 @@ def _cold_start(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
 def _check_writable(path: Path) -> None:
     if not path.absolute().parent.is_dir():
         raise FileNotFoundError(f"cannot write {path}: there is no folder {path.absolute().parent}")
+
+
+def _check_drawable(path: Path, args: argparse.Namespace) -> None:
+    if args.cold_start:
+        raise ValueError("--plot draws stages, and a cold start has none: leave one of the two out")
+    if path.suffix.lower() not in _PICTURES:
+        raise ValueError(f"cannot draw {path}: its name must end in {', '.join(_PICTURES)}")
 
 
 def _say(text: str) -> None:

@@ -1,13 +1,23 @@
 """The tiny preset, measured once for all tests of this folder that only read the report."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from blip2.benchmark import limits
 from blip2.benchmark.run import Report, benchmark
 from blip2.benchmark.work import preset
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_limits() -> Iterator[None]:
+    """The machine's own rates, measured for a moment only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "_SECONDS", 0.01)
+        patch.setattr(limits, "_COPIED_BYTES", 1 << 20)
+        yield
 
 
 @pytest.fixture(scope="session")

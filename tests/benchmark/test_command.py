@@ -63,7 +63,7 @@ def test_different_answers_end_in_exit_code_1(monkeypatch, capsys):
         (["--config", "no_such_config.py"], "not found"),
         (["--preset", "tiny", "--device", "cud"], "is no device"),
         (["--preset", "tiny", "--peer", "transformer"], "Did you mean 'transformers'"),
-        (["--task", "retrieval", "--preset", "tiny", "--peer", "transformers"], "Peers: repeated"),
+        (["--task", "retrieval", "--preset", "tiny", "--peer", "transformers"], "Peers: repeated, padded"),
         (["--task", "retrieval", "--preset", "tiny", "--num-beams", "2"], "--num-beams means nothing"),
         (["--preset", "tiny", "--questions", "2"], "--questions means nothing for --task caption"),
         (["--task", "vqa", "--cold-start"], "goes not with --task vqa"),

@@ -1,0 +1,42 @@
+"""Whether a model fits, told before it is built."""
+
+from pathlib import Path
+
+import torch
+from mmengine.config import Config
+
+from .work import count_parameters
+
+# Peers that use our model itself; the others hold a copy of its weights.
+SHARING = ("repeated", "padded")
+_BYTES = 4  # answers are compared in fp32 before the precision is lowered
+_ROOM = 1.2  # for activations and caches
+
+
+def check_memory(config: Config, kind: str, device: torch.device, *, peer: str | None) -> None:
+    """Raises ValueError if the model of `config`, and a peer's copy of it, need more memory than `device` has free."""
+    free = free_bytes(device)
+    if free is None:
+        return
+    parameters = count_parameters(config, kind)
+    copies = 1 if peer is None or peer in SHARING else 2
+    needed = parameters * _BYTES * copies * _ROOM
+    if needed > free:
+        beside = f", once for blip2 and once for {peer}" if copies == 2 else ""
+        less = "--no-peer needs half of it, and " if copies == 2 else ""
+        raise ValueError(
+            f"not enough memory on {device}: {parameters / 1e9:.2f} G parameters in fp32{beside} need about "
+            f"{needed / 1e9:,.0f} GB with room to compute, and {free / 1e9:,.0f} GB are free; {less}--preset mid fits "
+            "nearly everywhere"
+        )
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that can be had; None where there is no telling."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)
