@@ -21,6 +21,8 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 RESOURCES = ("configs", "tools", "demo")
 # Imported where a user asks for them; the error that names them says how to install them.
 ON_DEMAND = {"accelerate", "simplemma", "spacy"}
+# Imported in interpreters of their own only, which a user names.
+PEERS = {"mmpretrain", "lavis"}
 # Used without an import: a plugin, the backend of `python -m build`, which a subprocess here imports, and what the
 # package imports on demand.
 NOT_IMPORTED = {"pytest-timeout", "hatchling", "accelerate"}
@@ -57,7 +59,7 @@ EXTRAS = {name: required(lines) for name, lines in PROJECT["optional-dependencie
 
 
 def test_every_import_of_the_package_is_declared():
-    declared = DEPENDENCIES | EXTRAS["mmcv-lite"] | {"mmcv"} | ON_DEMAND
+    declared = DEPENDENCIES | EXTRAS["mmcv-lite"] | {"mmcv"} | ON_DEMAND | PEERS
     missing = {name for name, homes in distributions(imported("blip2", "tools")).items() if not homes & declared}
     assert missing == set()
 

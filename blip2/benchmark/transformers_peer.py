@@ -47,11 +47,11 @@ class TransformersCaptioner(Captioner):
     name = "transformers"
 
     def __init__(self, model: Blip2Generative, picture_size: tuple[int, int], work: Work) -> None:
-        _check_expressible(model)
         try:
             from transformers import BlipImageProcessorPil
         except ImportError as error:
             raise PeerUnavailableError(f"{error}; install it with: pip install 'transformers>=5.23'") from error
+        _check_expressible(model)
         self.device = next(model.parameters()).device
         self.model = _copy(model)
         self.interpolate = picture_size != model.vision_backbone.img_size
