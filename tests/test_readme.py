@@ -22,7 +22,7 @@ CALL_TESTS = "\nfor name, value in list(globals().items()):\n    if name.startsw
 def blocks(page: str) -> list[tuple[str, str, str]]:
     """(comment above it, language, text) of every fenced block; the comment is '' where there is none."""
     text = (ROOT / page).read_text(encoding="utf-8")
-    pattern = r"(?:^<!-- (.*?) -->\n+)?^```(\w+)\n(.*?)^```$"
+    pattern = r"(?:^<!-- ((?:(?!-->).)*?) -->\n+)?^```(\w+)\n(.*?)^```$"
     return re.findall(pattern, text, flags=re.MULTILINE | re.DOTALL)
 
 
