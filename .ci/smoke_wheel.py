@@ -70,7 +70,7 @@ def use(executables: Path, folder: Path) -> None:
     environment = str(executables.parent.resolve())
 
     version = run(blip2, "--version", cwd=folder, env=env).split()[-1]
-    listed = run(blip2, "list", cwd=folder, env=env).split()
+    listed = [entry["name"] for entry in json.loads(run(blip2, "list", "--json", cwd=folder, env=env))]
     loaded = run(python, "-c", LOAD_ALL.format(environment=environment), cwd=folder, env=env)
     assert version and listed == [line.split()[0] for line in loaded.splitlines()], (version, listed, loaded)
 

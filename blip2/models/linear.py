@@ -2,7 +2,7 @@
 
 On a CPU, torch multiplies fp32 matrices with MKL. On processors other than Intel's MKL leaves their widest vector
 units unused, where oneDNN, which torch brings as well, does not: twice as fast on AMD's with AVX-512
-(docs/performance.md). Both compute in fp32; they add up in a different order.
+(docs/benchmarks.md). Both compute in fp32; they add up in a different order.
 """
 
 import platform
