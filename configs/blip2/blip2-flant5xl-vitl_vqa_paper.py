@@ -1,15 +1,7 @@
-# VQAv2 by the paper's protocol, which is LAVIS's too: 224 px, 5 beams, length penalty -1; the question mark stays.
-_base_ = [
-    "../_base_/models/blip2_flant5xl_vitl.py",
-    "../_base_/datasets/coco_vqa_lavis.py",
-    "../_base_/schedules/finetune_5e.py",
-    "../_base_/default_runtime.py",
-]
+# As blip2-flant5xl_vqa_paper.py, with CLIP's ViT-L/14 as the image encoder.
+_base_ = ["blip2-flant5xl_vqa_paper.py"]
 
 model = dict(
-    type="Blip2VQA",
-    prompt="Question: {} Short answer:",
-    max_txt_len=10,
-    length_penalty=-1.0,
-    count_lengths="prompt",
+    vision_backbone=dict(_delete_=True, type="CLIPViT", img_size=224, frozen_stages=23),
+    multimodal_backbone=dict(vision_model_width=1024),
 )

@@ -1,16 +1,8 @@
-# GQA (balanced test-dev) by the paper's protocol, which is LAVIS's too.
-_base_ = [
-    "../_base_/models/blip2_flant5xxl.py",
-    "../_base_/datasets/gqa_lavis.py",
-    "../_base_/schedules/finetune_5e.py",
-    "../_base_/default_runtime.py",
-]
+# As blip2-flant5xl_gqa_paper.py, with FlanT5-XXL.
+_base_ = ["blip2-flant5xl_gqa_paper.py"]
 
 model = dict(
-    type="Blip2VQA",
-    vision_backbone=dict(img_size=224),
-    prompt="Question: {} Short answer:",
-    max_txt_len=10,
-    length_penalty=-1.0,
-    count_lengths="prompt",
+    tokenizer=dict(name_or_path="google/flan-t5-xxl"),
+    vision_neck=dict(num_classes=4096),
+    text_backbone=dict(name_or_path="google/flan-t5-xxl"),
 )

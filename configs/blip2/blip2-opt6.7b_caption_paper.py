@@ -1,9 +1,8 @@
-# COCO captions by the paper's protocol: test split, 364 px, 5 beams, 8 to 30 tokens.
-_base_ = [
-    "../_base_/models/blip2_opt6.7b.py",
-    "../_base_/datasets/coco_caption_test.py",
-    "../_base_/schedules/finetune_5e.py",
-    "../_base_/default_runtime.py",
-]
+# As blip2-opt2.7b_caption_paper.py, with OPT-6.7B.
+_base_ = ["blip2-opt2.7b_caption_paper.py"]
 
-model = dict(type="Blip2Caption", prompt="a photo of", max_txt_len=30, min_length=8, count_lengths="prompt")
+model = dict(
+    tokenizer=dict(name_or_path="facebook/opt-6.7b"),
+    vision_neck=dict(num_classes=4096),
+    text_backbone=dict(name_or_path="facebook/opt-6.7b"),
+)

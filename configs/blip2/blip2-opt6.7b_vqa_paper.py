@@ -1,16 +1,8 @@
-# VQAv2 by the paper's protocol: 224 px, 5 beams, length penalty -1; the question mark stays.
-_base_ = [
-    "../_base_/models/blip2_opt6.7b.py",
-    "../_base_/datasets/coco_vqa_lavis.py",
-    "../_base_/schedules/finetune_5e.py",
-    "../_base_/default_runtime.py",
-]
+# As blip2-opt2.7b_vqa_paper.py, with OPT-6.7B.
+_base_ = ["blip2-opt2.7b_vqa_paper.py"]
 
 model = dict(
-    type="Blip2VQA",
-    vision_backbone=dict(img_size=224),
-    prompt="Question: {} Answer:",
-    max_txt_len=10,
-    length_penalty=-1.0,
-    count_lengths="prompt",
+    tokenizer=dict(name_or_path="facebook/opt-6.7b"),
+    vision_neck=dict(num_classes=4096),
+    text_backbone=dict(name_or_path="facebook/opt-6.7b"),
 )

@@ -1,8 +1,0 @@
-# As blip2_flant5xl.py, with FlanT5-XXL.
-_base_ = "blip2_flant5xl.py"
-
-model = dict(
-    tokenizer=dict(name_or_path="google/flan-t5-xxl"),
-    vision_neck=dict(num_classes=4096),
-    text_backbone=dict(name_or_path="google/flan-t5-xxl"),
-)

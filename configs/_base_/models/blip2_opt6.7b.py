@@ -1,8 +1,0 @@
-# As blip2_opt2.7b.py, with OPT-6.7B.
-_base_ = "blip2_opt2.7b.py"
-
-model = dict(
-    tokenizer=dict(name_or_path="facebook/opt-6.7b"),
-    vision_neck=dict(num_classes=4096),
-    text_backbone=dict(name_or_path="facebook/opt-6.7b"),
-)
