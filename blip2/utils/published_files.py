@@ -102,7 +102,11 @@ _ROWS: list[tuple[str, str, _Counts]] = [
             *("scenes/{split}", "questions/{split}", "questions/{split}_answers"),
         )
     ),
-    ("scenes/documents/{split}.jsonl", "`blip2 scenes data/scenes`", dict.fromkeys(("train", "val"), (None, None))),
+    (
+        "scenes/documents/{split}.jsonl",
+        "`blip2 scenes data/scenes`",
+        dict.fromkeys(("train", "train_counts", "val"), (None, None)),
+    ),
 ]
 
 

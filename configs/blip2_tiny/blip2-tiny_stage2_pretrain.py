@@ -18,7 +18,7 @@ custom_hooks = [
             ln_vision_backbone="work_dirs/blip2-tiny_stage1_pretrain",
             query_tokens="work_dirs/blip2-tiny_stage1_pretrain",
             multimodal_backbone="work_dirs/blip2-tiny_stage1_pretrain",
-            text_backbone="work_dirs/blip2-tiny_language_pretrain",
+            text_backbone="work_dirs/blip2-tiny_language_counts",
         ),
         allow_unused=["multimodal_backbone"],  # the text branch
     )

@@ -6,7 +6,7 @@ custom_hooks = [
         type="LoadParts",
         parts=dict(
             vision_backbone="work_dirs/blip2-tiny_vision_pretrain",
-            text_backbone="work_dirs/blip2-tiny_language_pretrain",
+            text_backbone="work_dirs/blip2-tiny_language_counts",
         ),
     )
 ]

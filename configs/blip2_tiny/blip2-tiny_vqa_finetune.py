@@ -12,7 +12,7 @@ custom_hooks = [
             query_tokens="work_dirs/blip2-tiny_stage2_pretrain",
             multimodal_backbone=["work_dirs/blip2-tiny_stage1_pretrain", "work_dirs/blip2-tiny_stage2_pretrain"],
             vision_neck="work_dirs/blip2-tiny_stage2_pretrain",
-            text_backbone="work_dirs/blip2-tiny_language_pretrain",
+            text_backbone="work_dirs/blip2-tiny_language_counts",
         ),
         allow_unused=["multimodal_backbone"],  # stage 1's LM head
     )

@@ -74,7 +74,7 @@ def test_the_same_seed_writes_the_same_files_whatever_the_number_of_workers(root
     list(generate(tmp_path / "again", COUNTS, workers=2))
     files = sorted(path.relative_to(root) for path in root.rglob("*") if path.is_file())
     assert (
-        len(files) == 12 + 3 + 4 + 4 + 5 * 4 + 1 + 2 + 2
+        len(files) == 12 + 3 + 4 + 4 + 5 * 4 + 1 + 2 + 3
     )  # pictures, five files a split, places, galleries, documents
     for file in files:
         assert (root / file).read_bytes() == (tmp_path / "again" / file).read_bytes(), file
@@ -108,12 +108,15 @@ def test_an_unknown_split_is_named_with_the_valid_ones(tmp_path):
 
 
 def test_documents_state_in_the_context_what_their_line_says():
-    for seed in range(200):
-        context, line = document(random.Random(seed)).split("</s>")
+    digits = {False: 0, True: 0}
+    for seed in range(400):
+        counts = seed % 2 == 0
+        context, line = document(random.Random(seed), counts).split("</s>")
         words = {w for w in line.replace(",", "").split() if w in COLOURS or w.removesuffix("s") in SHAPES}
         if line.startswith("Question:"):
             answer = line.split("Answer: ")[1].strip()
             if answer.isdigit():
+                digits[counts] += 1
                 named = " ".join(
                     w.removesuffix("es" if w == "crosses" else "s") for w in line.split()[3:] if w in words
                 )
@@ -124,6 +127,7 @@ def test_documents_state_in_the_context_what_their_line_says():
         else:
             assert all(word in context for word in words), (context, line)
         assert line.endswith("\n")
+    assert digits[True] > 0 == digits[False]
 
 
 def test_validation_documents_ask_for_a_paraphrase_or_an_answer():
@@ -148,7 +152,7 @@ def test_a_missing_or_odd_document_file_is_named(tmp_path):
 
 
 def test_the_tokenizer_is_of_opts_kind_and_has_a_token_for_each_word(tmp_path):
-    texts = [document(random.Random(seed)).replace("</s>", "\n") for seed in range(3000)]
+    texts = [document(random.Random(seed), counts=True).replace("</s>", "\n") for seed in range(3000)]
     tokenizer = TOKENIZER.build({"type": "AutoTokenizer", "name_or_path": str(train_tokenizer(texts, tmp_path / "t"))})
     (ids,) = tokenizer.encode(["a red circle</s>there is a heart\n"])
     assert ids[0] == 2 and tokenizer.pad_token_id == 1

@@ -2,7 +2,8 @@
 
 A document is a context, ``</s>`` (the token that opens a text in OPT), and one line that follows from the context: a
 sentence of it in other words, or a question with its answer. A context always states something, as captions do: where
-bare answers stood among the contexts, a Q-Former could not teach the model directions (docs/tiny_model.md).
+bare answers stood among the contexts, a Q-Former could not teach the model directions (docs/tiny_model.md). Numbers come
+late for the same reason: the model first learns from documents without, then from some with them.
 """
 
 import random
@@ -21,8 +22,8 @@ from blip2.datasets.scenes.sample import random_scene
 from blip2.structures.scene import COLOURS, SHAPES, Scene, SceneObject
 
 
-def document(rng: random.Random) -> str:
-    """One training document."""
+def document(rng: random.Random, counts: bool) -> str:
+    """One training document; with `counts`, one of six questions is how many there are of something."""
     scene = random_scene(rng, "any")
     kind = rng.random()
     if kind < 0.7:
@@ -34,7 +35,7 @@ def document(rng: random.Random) -> str:
         else:
             context = ". ".join(s.wording(rng) for s in stated)
         return f"{context}</s>{stated[chosen].wording(rng)}\n"
-    context, asked, answer = _asked_context(scene, rng)
+    context, asked, answer = _asked_context(scene, rng, counts)
     return f"{context}</s>Question: {asked} Answer: {answer}\n"
 
 
@@ -46,14 +47,14 @@ def validation_document(rng: random.Random) -> dict[str, Any]:
         pair = Scene((first, second), "flat")
         context = statement(pair, rng).core().wording(rng)
         return {"prompt": f"{context}</s>there is", "scene": pair.to_dict()}  # 'there is': no question now
-    context, asked, answer = _asked_context(scene, rng)
+    context, asked, answer = _asked_context(scene, rng, counts=True)
     return {"prompt": f"{context}</s>Question: {asked} Answer:", "answer": answer}
 
 
-def _asked_context(scene: Scene, rng: random.Random) -> tuple[str, str, str]:
+def _asked_context(scene: Scene, rng: random.Random, counts: bool) -> tuple[str, str, str]:
     """A sentence about a pair of objects, a question about them, and its answer."""
     first, second, relation = rng.choice(clear_pairs(scene))
-    if rng.random() < 1 / 6:
+    if counts and rng.random() < 1 / 6:
         return _counted_context(first, second, relation, rng)
     context = Statement(describe(first, rng), relation, describe(second, rng)).wording(rng)
     return context, *question(rng, first, second, relation)

@@ -11,7 +11,9 @@
     questions/<split>.json            VQAv2's questions: {questions: [{question_id, image_id, question}]}
     questions/<split>_answers.json    VQAv2's annotations, ten answers each
     scenes/<split>.json               scene graphs by image_id
-    documents/{train,val}.jsonl       text alone, for the language model
+    documents/train.jsonl             text alone, for the language model; without questions about numbers
+    documents/train_counts.jsonl      as many documents with them, to go on with
+    documents/val.jsonl               documents to judge by
 """
 
 import json
@@ -151,14 +153,19 @@ def _write_gallery(root: Path, split: str, records: list[dict[str, Any]], seed: 
 
 
 def _write_documents(root: Path, seed: int, count: int, pool: Any) -> None:
-    for split, make, number in (("train", _document, count), ("val", _validation_document, min(1000, count))):
-        with (root / f"documents/{split}.jsonl").open("w", encoding="utf-8") as file:
-            for row in pool.imap(partial(make, seed), range(number), chunksize=500):
+    files = {
+        "train": (partial(_document, seed, False), count),
+        "train_counts": (partial(_document, seed, True), count),
+        "val": (partial(_validation_document, seed), min(1000, count)),
+    }
+    for name, (make, number) in files.items():
+        with (root / f"documents/{name}.jsonl").open("w", encoding="utf-8") as file:
+            for row in pool.imap(make, range(number), chunksize=500):
                 file.write(json.dumps(row) + "\n")
 
 
-def _document(seed: int, index: int) -> dict[str, Any]:
-    return {"text": document(random.Random(f"{seed}/document/{index}"))}
+def _document(seed: int, counts: bool, index: int) -> dict[str, Any]:
+    return {"text": document(random.Random(f"{seed}/document/{index}"), counts)}
 
 
 def _validation_document(seed: int, index: int) -> dict[str, Any]:
