@@ -1,0 +1,16 @@
+# OK-VQA (val2014) by the paper's protocol: 224 px, 5 beams, length penalty -1, answers compared by their lemmas.
+_base_ = [
+    "../_base_/models/blip2_opt2.7b.py",
+    "../_base_/datasets/coco_okvqa_lavis.py",
+    "../_base_/schedules/finetune_5e.py",
+    "../_base_/default_runtime.py",
+]
+
+model = dict(
+    type="Blip2VQA",
+    vision_backbone=dict(img_size=224),
+    prompt="Question: {} Answer:",
+    max_txt_len=10,
+    length_penalty=-1.0,
+    count_lengths="prompt",
+)
