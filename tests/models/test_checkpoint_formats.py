@@ -1,6 +1,8 @@
 """Models that come from and go to Hugging Face's and LAVIS's formats, against transformers with the same weights."""
 
 import json
+import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +15,8 @@ from blip2 import get_model
 from blip2.apis.convert import convert_checkpoint
 from blip2.checkpoints import CheckpointError, export, open_checkpoint, read_state_dict
 from blip2.checkpoints.save import umask
+from blip2.engine.hooks import LoadParts
+from blip2.registry import MODELS
 
 IMAGE_TOKEN, QUERIES = 303, 6
 CLOSE = dict(atol=1e-5, rtol=1e-5)
@@ -424,3 +428,27 @@ def test_the_runner_takes_a_folder_and_its_vocabulary(captioner, caption_config,
     runner.load_or_resume()
     assert_captions_like(captioner, runner.bare_model.eval())
     assert runner.bare_model.ln_vision_backbone.eps == 1e-6
+
+
+@pytest.mark.parametrize("name", ["hf", "whole.pth", "tower.pth"])
+def test_a_training_starts_its_parts_from_any_publishers_checkpoint(name, lavis_files, caption_config):
+    expected = open_checkpoint(lavis_files / "hf").tensors
+    parts = ["vision_backbone"] if name == "tower.pth" else ["vision_backbone", "multimodal_backbone", "query_tokens"]
+    model = MODELS.build(caption_config())
+    hook = LoadParts(dict.fromkeys(parts, str(lavis_files / name)))
+    hook.before_load_or_resume(SimpleNamespace(model=model, logger=logging.getLogger("test")))
+    checked = 0
+    for key, tensor in model.state_dict().items():
+        if key.startswith(tuple(parts)) and not key.endswith("position_ids"):
+            whole = expected[key].half().float() if name == "tower.pth" else expected[key]
+            assert torch.equal(tensor, whole.reshape(tensor.shape)), key
+            checked += 1
+    assert checked > 20
+
+
+def test_a_part_from_a_file_of_no_publisher_is_refused_with_what_it_holds(caption_config, tmp_path):
+    torch.save({"backbone.conv1.weight": torch.ones(1)}, tmp_path / "other.pth")
+    hook = LoadParts({"vision_backbone": str(tmp_path / "other.pth")})
+    runner = SimpleNamespace(model=MODELS.build(caption_config()), logger=logging.getLogger("test"))
+    with pytest.raises(CheckpointError, match="no key below 'vision_backbone'; its keys begin with: backbone"):
+        hook.before_load_or_resume(runner)

@@ -10,8 +10,11 @@ from mmengine.model import is_model_wrapper
 from torch import Tensor, nn
 
 from blip2.checkpoints import CheckpointError, fetch, read_state_dict
+from blip2.checkpoints.convert import to_ours
 from blip2.checkpoints.fetch import language_model_folder
+from blip2.checkpoints.folder import is_weight_folder, read_folder
 from blip2.checkpoints.load import RESIZED_AT_LOAD
+from blip2.checkpoints.tables import POSITION_IDS
 from blip2.engine.checkpoint_files import find_checkpoint
 from blip2.registry import HOOKS
 from blip2.utils.resources import resolve_resource
@@ -39,9 +42,10 @@ class LoadParts(Hook):
         ]
 
     Args:
-        parts: name of a sub-module or parameter (dotted names go deeper) → checkpoint file, address of one, or work
-            folder of the stage that trained it: its best checkpoint is taken, or its latest where none is marked best.
-            Of a list of them, each brings the keys that it has, and the later ones win.
+        parts: name of a sub-module or parameter (dotted names go deeper) → checkpoint of any publisher (a file, its
+            address, a Hugging Face folder; LAVIS's image encoders too), or work folder of the stage that trained it:
+            its best checkpoint is taken, or its latest where none is marked best. Of a list of them, each brings the
+            keys that it has, and the later ones win.
         pretrained: name of a sub-module that has a method ``load_pretrained`` (language models; a Q-Former, which
             starts from BERT) → Hugging Face's name of the weights, or a folder with them. These come first.
         allow_unused: names from `parts` whose files may hold keys that the model has no place for, such as the text
@@ -115,6 +119,8 @@ def load_part(
     if not given:
         tops = sorted({key.split(".")[0] for key in state_dict})
         raise CheckpointError(f"LoadParts: {source} has no key below {name!r}; its keys begin with: {', '.join(tops)}")
+    counts = {key: tensor for key, tensor in wanted.items() if key.endswith(POSITION_IDS)}  # from 0, in any model
+    given = counts | given
     missing = [key for key in wanted if key not in given]
     unknown = [key for key in given if key not in wanted]
     if missing or (unknown and not allow_unused):
@@ -146,12 +152,24 @@ def _copy(model: nn.Module, name: str, tensors: dict[str, Tensor], source: str) 
 def _merged(name: str, files: Sequence[Path]) -> dict[str, Tensor]:
     """The tensors below `name` of all files, the later ones' over the earlier ones'; all keys of a single file."""
     if len(files) == 1:
-        return read_state_dict(files[0])
-    return {key: tensor for file in files for key, tensor in _below(read_state_dict(file), name).items()}
+        return _tensors_of(name, files[0])
+    return {key: tensor for file in files for key, tensor in _below(_tensors_of(name, file), name).items()}
+
+
+def _tensors_of(name: str, file: Path) -> dict[str, Tensor]:
+    """The tensors of a checkpoint, under our keys where its own have nothing below `name`."""
+    tensors = read_folder(file) if file.is_dir() else read_state_dict(file)
+    if _below(tensors, name):
+        return tensors
+    try:
+        return to_ours(tensors, str(file))[1].tensors
+    except CheckpointError:  # of no publisher: `load_part` says what is in it
+        return tensors
 
 
 def _file_of(path: str) -> Path:
-    return fetch(path) if "://" in path else find_checkpoint(resolve_resource(path))
+    found = fetch(path) if "://" in path else resolve_resource(path)
+    return found if is_weight_folder(found) else find_checkpoint(found)
 
 
 def _check_part(model: nn.Module, name: str) -> None:
