@@ -2,8 +2,8 @@
 
 A document is a context, ``</s>`` (the token that opens a text in OPT), and one line that follows from the context: a
 sentence of it in other words, or a question with its answer. A context always states something, as captions do: where
-bare answers stood among the contexts, a Q-Former could not teach the model directions (docs/tiny_model.md). Numbers come
-late for the same reason: the model first learns from documents without, then from some with them.
+bare answers stood among the contexts, a Q-Former could not teach the model directions (docs/tiny_model.md). Numbers
+come late for the same reason: the model first learns from documents without, then from some with them.
 """
 
 import random
