@@ -1,4 +1,4 @@
-# OK-VQA (val2014) by the paper's protocol, which is LAVIS's too: 224 px, 5 beams, length penalty -1, answers compared by their lemmas.
+# OK-VQA (val2014) by the protocol of the paper and LAVIS: 224 px, 5 beams, length penalty -1, answers by their lemmas.
 _base_ = [
     "../_base_/models/blip2_flant5xl.py",
     "../_base_/datasets/coco_okvqa_lavis.py",
