@@ -248,3 +248,39 @@ def blip2_pair(blip2_peer: Any, liven: Callable[..., None]) -> Callable[..., Cal
         return seeded
 
     return build
+
+
+@pytest.fixture
+def captioner(blip2_peer: Any, liven: Callable[..., None]) -> Any:
+    """transformers' caption model with lively weights, and without the bias of keys that BLIP-2 does not have."""
+    liven(blip2_peer, 3, lm=blip2_peer.language_model, eos=10)
+    _drop_key_bias(blip2_peer)
+    return blip2_peer
+
+
+@pytest.fixture
+def retriever(liven: Callable[..., None]) -> Any:
+    """transformers' retrieval model, in the same way."""
+    torch.manual_seed(1)
+    config = transformers.Blip2Config(
+        vision_config=dict(
+            hidden_size=24, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, image_size=28,
+            patch_size=14, layer_norm_eps=1e-6,
+        ),
+        qformer_config=dict(
+            hidden_size=32, num_hidden_layers=4, num_attention_heads=4, intermediate_size=64, vocab_size=60,
+            max_position_embeddings=40, cross_attention_frequency=2, encoder_hidden_size=24,
+            use_qformer_text_input=True,
+        ),
+        num_query_tokens=6, image_text_hidden_size=16, image_token_index=None,
+    )  # fmt: skip
+    model = transformers.Blip2ForImageTextRetrieval(config).eval()
+    liven(model, 4)
+    _drop_key_bias(model)
+    return model
+
+
+@torch.no_grad()
+def _drop_key_bias(model: Any) -> None:
+    for layer in model.vision_model.encoder.layers:
+        layer.self_attn.qkv.bias[24:48] = 0

@@ -1,13 +1,11 @@
 """Models that come from and go to Hugging Face's and LAVIS's formats, against transformers with the same weights."""
 
 import json
-import logging
-from types import SimpleNamespace
 
 import pytest
 import torch
 import transformers
-from mmengine.config import Config
+from model_files import as_config
 from safetensors import safe_open
 from torch.testing import assert_close
 
@@ -15,57 +13,13 @@ from blip2 import get_model
 from blip2.apis.convert import convert_checkpoint
 from blip2.checkpoints import CheckpointError, export, open_checkpoint, read_state_dict
 from blip2.checkpoints.save import umask
-from blip2.engine.hooks import LoadParts
-from blip2.registry import MODELS
 
 IMAGE_TOKEN, QUERIES = 303, 6
 CLOSE = dict(atol=1e-5, rtol=1e-5)
 
 
-@pytest.fixture
-def captioner(blip2_peer, liven):
-    """transformers' caption model with lively weights, and without the bias of keys that BLIP-2 does not have."""
-    liven(blip2_peer, 3, lm=blip2_peer.language_model, eos=10)
-    drop_key_bias(blip2_peer)
-    return blip2_peer
-
-
-@pytest.fixture
-def retriever(liven):
-    torch.manual_seed(1)
-    config = transformers.Blip2Config(
-        vision_config=dict(
-            hidden_size=24, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2, image_size=28,
-            patch_size=14, layer_norm_eps=1e-6,
-        ),
-        qformer_config=dict(
-            hidden_size=32, num_hidden_layers=4, num_attention_heads=4, intermediate_size=64, vocab_size=60,
-            max_position_embeddings=40, cross_attention_frequency=2, encoder_hidden_size=24,
-            use_qformer_text_input=True,
-        ),
-        num_query_tokens=6, image_text_hidden_size=16, image_token_index=None,
-    )  # fmt: skip
-    model = transformers.Blip2ForImageTextRetrieval(config).eval()
-    liven(model, 4)
-    drop_key_bias(model)
-    return model
-
-
-@torch.no_grad()
-def drop_key_bias(model):
-    for layer in model.vision_model.encoder.layers:
-        layer.self_attn.qkv.bias[24:48] = 0
-
-
 def pictures(size=28):
     return torch.randn(3, 3, size, size, generator=torch.Generator().manual_seed(0))
-
-
-def as_config(model, folder):
-    """A config file with this model."""
-    path = folder / "config.py"
-    Config(dict(model=model)).dump(path)
-    return path
 
 
 @torch.no_grad()
@@ -254,46 +208,6 @@ def test_the_sources_grid_is_kept_and_resized_on_request_alone(captioner, captio
         convert_checkpoint(tmp_path / "x.safetensors", tmp_path / "z.safetensors", "blip2", img_size=40)
 
 
-# ----- LAVIS without image encoder -----
-
-
-@pytest.fixture
-def lavis_files(captioner, tmp_path):
-    """A LAVIS checkpoint as its trainer leaves it, and the tower beside it, in fp16 and with a block too many."""
-    captioner.save_pretrained(tmp_path / "hf")
-    convert_checkpoint(tmp_path / "hf", tmp_path / "whole.pth", "lavis")
-    state = {key: tensor.clone() for key, tensor in read_state_dict(tmp_path / "whole.pth").items()}
-    tower = {k.removeprefix("visual_encoder."): v.half() for k, v in state.items() if k.startswith("visual_encoder.")}
-    tower |= {"blocks.39.norm1.weight": torch.ones(24), "head.weight": torch.ones(3, 24)}
-    torch.save(tower, tmp_path / "tower.pth")
-    rest = {k: v for k, v in state.items() if not k.startswith("visual_encoder.")}
-    torch.save({"model": rest, "epoch": 3}, tmp_path / "frozen_left_out.pth")
-    return tmp_path
-
-
-def test_a_tower_that_lavis_left_out_is_taken_from_the_file_named(lavis_files, caption_config, monkeypatch):
-    config = as_config(caption_config(), lavis_files)
-    source = lavis_files / "frozen_left_out.pth"
-    ours = get_model(config, pretrained=source, vision_tower=lavis_files / "tower.pth")
-    whole = get_model(config, pretrained=lavis_files / "whole.pth").state_dict()
-    for key, value in ours.state_dict().items():
-        expected = whole[key].half().float() if key.startswith("vision_backbone.") else whole[key]
-        assert_close(value, expected, atol=0, rtol=0)
-    with pytest.raises(CheckpointError, match=r"no image encoder.*eva_vit_g\.pth or clip_vit_L\.pth"):
-        open_checkpoint(source)
-
-
-def test_the_published_tower_is_named_where_it_cannot_be_had(lavis_files, monkeypatch):
-    monkeypatch.setenv("BLIP2_HOME", str(lavis_files / "cache"))
-    state = read_state_dict(lavis_files / "frozen_left_out.pth")
-    key = "Qformer.bert.encoder.layer.0.crossattention.self.key.weight"
-    torch.save({**state, key: torch.ones(32, 1408)}, lavis_files / "wide.pth")
-    with pytest.raises(CheckpointError, match=r"needs eva_vit_g\.pth: put that file beside the checkpoint"):
-        open_checkpoint(lavis_files / "wide.pth")
-    (lavis_files / "tower.pth").rename(lavis_files / "eva_vit_g.pth")
-    assert open_checkpoint(lavis_files / "wide.pth").vision_tower == lavis_files / "eva_vit_g.pth"
-
-
 # ----- bad input -----
 
 
@@ -428,27 +342,3 @@ def test_the_runner_takes_a_folder_and_its_vocabulary(captioner, caption_config,
     runner.load_or_resume()
     assert_captions_like(captioner, runner.bare_model.eval())
     assert runner.bare_model.ln_vision_backbone.eps == 1e-6
-
-
-@pytest.mark.parametrize("name", ["hf", "whole.pth", "tower.pth"])
-def test_a_training_starts_its_parts_from_any_publishers_checkpoint(name, lavis_files, caption_config):
-    expected = open_checkpoint(lavis_files / "hf").tensors
-    parts = ["vision_backbone"] if name == "tower.pth" else ["vision_backbone", "multimodal_backbone", "query_tokens"]
-    model = MODELS.build(caption_config())
-    hook = LoadParts(dict.fromkeys(parts, str(lavis_files / name)))
-    hook.before_load_or_resume(SimpleNamespace(model=model, logger=logging.getLogger("test")))
-    checked = 0
-    for key, tensor in model.state_dict().items():
-        if key.startswith(tuple(parts)) and not key.endswith("position_ids"):
-            whole = expected[key].half().float() if name == "tower.pth" else expected[key]
-            assert torch.equal(tensor, whole.reshape(tensor.shape)), key
-            checked += 1
-    assert checked > 20
-
-
-def test_a_part_from_a_file_of_no_publisher_is_refused_with_what_it_holds(caption_config, tmp_path):
-    torch.save({"backbone.conv1.weight": torch.ones(1)}, tmp_path / "other.pth")
-    hook = LoadParts({"vision_backbone": str(tmp_path / "other.pth")})
-    runner = SimpleNamespace(model=MODELS.build(caption_config()), logger=logging.getLogger("test"))
-    with pytest.raises(CheckpointError, match="no key below 'vision_backbone'; its keys begin with: backbone"):
-        hook.before_load_or_resume(runner)

@@ -163,8 +163,10 @@ def _tensors_of(name: str, file: Path) -> dict[str, Tensor]:
         return tensors
     try:
         return to_ours(tensors, str(file))[1].tensors
-    except CheckpointError:  # of no publisher: `load_part` says what is in it
-        return tensors
+    except CheckpointError as error:
+        raise CheckpointError(
+            f"LoadParts: {file} has no key below {name!r}, and cannot be converted: {error}"
+        ) from error
 
 
 def _file_of(path: str) -> Path:
