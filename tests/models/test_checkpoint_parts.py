@@ -68,9 +68,19 @@ def test_a_training_starts_its_parts_from_any_publishers_checkpoint(name, lavis_
     assert checked > 20
 
 
-def test_a_part_from_a_file_of_no_publisher_is_refused_with_what_it_holds(caption_config, tmp_path):
-    torch.save({"backbone.conv1.weight": torch.ones(1)}, tmp_path / "other.pth")
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("backbone.conv1.weight", "no key below 'vision_backbone'; its keys begin with: backbone"),
+        (
+            "visual_encoder.odd",
+            "no key below 'vision_backbone', and cannot be converted: .*visual_encoder.odd has no place",
+        ),
+    ],
+)
+def test_a_part_from_a_file_of_another_kind_is_refused_with_what_it_holds(key, message, caption_config, tmp_path):
+    torch.save({key: torch.ones(1)}, tmp_path / "other.pth")
     hook = LoadParts({"vision_backbone": str(tmp_path / "other.pth")})
     runner = SimpleNamespace(model=MODELS.build(caption_config()), logger=logging.getLogger("test"))
-    with pytest.raises(CheckpointError, match=r"no key below 'vision_backbone', .*unknown format: its keys \(backbone"):
+    with pytest.raises(CheckpointError, match=message):
         hook.before_load_or_resume(runner)
