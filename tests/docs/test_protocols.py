@@ -68,7 +68,34 @@ def test_retrieval_ranks_as_the_table_says(name, said):
     resize = next(step for step in config.test_dataloader.dataset.pipeline if step.type == "Resize")
     assert resize.scale[0] == config.model.vision_backbone.img_size == int(said["picture"])
     assert f"best {config.model.topk}" == said["ranked again by matching"]
-    assert "test" in config.test_dataloader.dataset.ann_file
+    dataset = config.test_dataloader.dataset
+    assert "test" in (dataset.split if dataset.type == "Flickr30kRetrieval" else dataset.ann_file)
+
+
+OTHER_DATA = [
+    (name, re.sub("_(okvqa|gqa|nocaps)_", lambda found: "_caption_" if found[1] == "nocaps" else "_vqa_", name), kind)
+    for name in bundled_configs()
+    for kind in re.findall(r"_(okvqa|gqa|nocaps)_paper\.py", name)
+]
+
+
+@pytest.mark.parametrize(("name", "sibling", "kind"), OTHER_DATA)
+def test_other_data_sets_are_asked_by_the_same_protocol(name, sibling, kind):
+    config, known = load_config(name), load_config(sibling)
+    assert config.model == known.model
+    assert config.test_dataloader.dataset.pipeline[:-1] == known.test_dataloader.dataset.pipeline[:-1]
+    file = {"okvqa": "okvqa_mscoco_val2014", "gqa": "testdev_balanced", "nocaps": "nocaps_val_4500"}[kind]
+    assert file in config.test_dataloader.dataset.ann_file
+    if kind == "okvqa":
+        assert config.test_evaluator == {"type": "VQAAcc", "official": True, "lemmatizer": "auto"}
+
+
+def test_each_kind_of_other_data_is_there():
+    assert {kind: sum(row[2] == kind for row in OTHER_DATA) for kind in ("okvqa", "gqa", "nocaps")} == {
+        "okvqa": 5,
+        "gqa": 5,
+        "nocaps": 3,
+    }
 
 
 def test_every_protocol_of_the_zoo_and_its_configs_are_on_the_page():
