@@ -79,6 +79,7 @@ def _text_config(language_model: Any) -> Any:
             ffn_dim=sizes.ffn_dim,
             max_position_embeddings=sizes.max_position_embeddings,
             pad_token_id=sizes.pad_token_id,
+            tie_word_embeddings=sizes.tie_word_embeddings,
         )
     # Its own head, whose logits are not scaled: transformers tells both from the one word, which it then forgets.
     own_head: dict[str, Any] = {"tie_word_embeddings": False}

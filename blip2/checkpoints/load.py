@@ -25,6 +25,7 @@ RESIZED_AT_LOAD = ("pos_embed",)
 _COUNTED = "position_ids"  # a buffer that counts from 0, which some formats do without
 _TOWER_BLOCKS = "vision_backbone.layers."
 _SHOWN = 5
+_UNTIE = {"text_backbone": "model.text_backbone.tie_word_embeddings=False in its config gives the head its own weight"}
 _WORDS = ("embed_tokens.weight", "lm_head.weight", "shared.weight")
 _AHEAD = 1 << 27  # bytes that the system is asked to read ahead
 
@@ -263,8 +264,8 @@ def _check_tied(state: dict[str, Tensor], tied: list[list[str]], source: str) ->
         for other in others:
             if state[first] is not state[other] and not torch.equal(state[first], state[other]):
                 raise CheckpointError(
-                    f"checkpoint {source}: {first} and {other} differ, but are one and the same in this model, which "
-                    "cannot hold weights of a model that was not tied"
+                    f"checkpoint {source}: {first} and {other} differ, but are one and the same in this model; "
+                    f"{_UNTIE.get(first.partition('.')[0], 'it cannot hold weights of a model that was not tied')}"
                 )
             release(state[other])
             release(state[first])

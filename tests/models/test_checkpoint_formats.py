@@ -127,6 +127,25 @@ def test_an_exported_captioner_is_loaded_by_transformers_and_agrees(caption_mode
     assert_captions_like(peer, ours)
 
 
+def test_a_head_of_its_own_comes_from_and_goes_to_transformers(captioner, caption_config, tmp_path):
+    words = captioner.language_model.model.decoder.embed_tokens.weight
+    head = torch.nn.Parameter(words.detach().flip(0).clone())
+    captioner.language_model.lm_head.weight = head
+    for config in (captioner.config, captioner.config.text_config, captioner.language_model.config):
+        config.tie_word_embeddings = False
+    captioner.save_pretrained(tmp_path / "hf")
+    untied = {**caption_config()["text_backbone"], "tie_word_embeddings": False}
+    config = as_config(caption_config(text_backbone=untied), tmp_path)
+    ours = get_model(config, pretrained=tmp_path / "hf")
+    assert ours.text_backbone.lm_head.weight is not ours.text_backbone.get_input_embeddings().weight
+    assert_captions_like(captioner, ours)
+    convert_checkpoint(tmp_path / "hf", tmp_path / "x.safetensors", "blip2", config=config)
+    convert_checkpoint(tmp_path / "x.safetensors", tmp_path / "back", "hf", config=config)
+    back = loaded(transformers.Blip2ForConditionalGeneration, tmp_path / "back")
+    assert torch.equal(back.language_model.lm_head.weight, head)
+    assert_captions_like(back, get_model(config, pretrained=tmp_path / "x.safetensors"))
+
+
 def test_an_exported_retriever_is_loaded_by_transformers_and_agrees(retrieval_model, retrieval_config, liven, tmp_path):
     ours = retrieval_model(layer_norm_eps=1e-6).eval()
     liven(ours, 6)
@@ -215,7 +234,9 @@ def test_a_head_that_is_not_tied_is_refused(captioner, caption_config, tmp_path)
     state = {key: value.clone() for key, value in captioner.state_dict().items()}
     state["language_model.lm_head.weight"] += 1
     torch.save(state, tmp_path / "x.pth")
-    with pytest.raises(CheckpointError, match=r"embed_tokens\.weight and .*lm_head\.weight differ"):
+    with pytest.raises(
+        CheckpointError, match=r"embed_tokens\.weight and .*lm_head\.weight differ.*tie_word_embeddings=False"
+    ):
         get_model(as_config(caption_config(), tmp_path), pretrained=tmp_path / "x.pth")
 
 

@@ -171,6 +171,18 @@ def test_head_stays_tied_after_loading_and_assigning(opt_pair):
         assert_close(lm.state_dict(), dict(state))
 
 
+def test_a_head_of_its_own_is_read_from_a_folder_that_says_so(opt_pair, tmp_path):
+    peer, _ = opt_pair()
+    peer.config.tie_word_embeddings = False
+    peer.lm_head.weight = torch.nn.Parameter(peer.lm_head.weight.detach().flip(0).clone())
+    peer.save_pretrained(tmp_path)
+    lm = OPTForCausalLM(str(tmp_path)).eval()
+    lm.load_pretrained(tmp_path)
+    ids = torch.tensor([[2, 5, 9, 7]])
+    assert_close(lm(ids), peer(ids).logits, atol=1e-5, rtol=1e-5)
+    assert not torch.equal(lm.lm_head.weight, lm.get_input_embeddings().weight)
+
+
 # ----- load_pretrained -----
 
 

@@ -28,6 +28,7 @@ class OPTConfig:
     attention_dropout: float = 0.0
     pad_token_id: int = 1
     init_std: float = 0.02
+    tie_word_embeddings: bool = True
 
     def __post_init__(self) -> None:
         if self.hidden_size % self.num_attention_heads:
@@ -56,7 +57,6 @@ _OPT_FIXED = {
     "layer_norm_elementwise_affine": True,
     "_remove_final_layer_norm": False,
     "layerdrop": 0.0,
-    "tie_word_embeddings": True,
 }
 
 

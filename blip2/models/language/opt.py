@@ -21,7 +21,7 @@ _TIED = ("model.decoder.embed_tokens.weight", "lm_head.weight")
 
 @MODELS.register_module()
 class OPTForCausalLM(nn.Module):
-    """OPT with its language-model head, which is tied to the token embeddings.
+    """OPT with its language-model head, which is the token embeddings' weight in every published OPT.
 
     Building reads no weights and touches no network: sizes come from the published name (``facebook/opt-2.7b``), from
     the ``config.json`` of a local folder, or from the other arguments, which win. Weights are random until
@@ -32,6 +32,7 @@ class OPTForCausalLM(nn.Module):
         vocab_size … attention_dropout: override the sizes of `name_or_path` (without it: of opt-125m).
         pad_token_id: row of the token embeddings that is zero at the start and gets no gradient as an input.
         init_std: standard deviation of the random weights.
+        tie_word_embeddings: False gives the head a weight of its own, for models that were fine-tuned so.
         with_cp: gradient checkpointing: where gradients go through the model (to the queries, if it is frozen), layers
             compute their activations again on the way back instead of keeping them.
     """
@@ -50,6 +51,7 @@ class OPTForCausalLM(nn.Module):
         attention_dropout: float | None = None,
         pad_token_id: int | None = None,
         init_std: float | None = None,
+        tie_word_embeddings: bool | None = None,
         with_cp: bool = False,
     ) -> None:
         super().__init__()
@@ -65,13 +67,15 @@ class OPTForCausalLM(nn.Module):
             attention_dropout=attention_dropout,
             pad_token_id=pad_token_id,
             init_std=init_std,
+            tie_word_embeddings=tie_word_embeddings,
         )
         self.name_or_path = name_or_path
         self.config = config
         self.model = OPTModel(config, with_cp)
         self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
+        self._tied = _TIED if config.tie_word_embeddings else ()
         self.tie_weights()
-        keep_tied(self, _TIED)
+        keep_tied(self, self._tied)
         self.reset_parameters(config.init_std)
 
     @property
@@ -91,8 +95,10 @@ class OPTForCausalLM(nn.Module):
         return self.model.decoder.embed_tokens
 
     def tie_weights(self) -> None:
-        """Let the head share the token embeddings; to be called after anything that replaces either parameter."""
-        self.lm_head.weight = self.model.decoder.embed_tokens.weight
+        """Let the head share the token embeddings, unless it has a weight of its own; to be called after anything that
+        replaces either parameter."""
+        if self._tied:
+            self.lm_head.weight = self.model.decoder.embed_tokens.weight
 
     def reset_parameters(self, std: float) -> None:
         for module in self.modules():
@@ -108,7 +114,7 @@ class OPTForCausalLM(nn.Module):
 
         Raises FileNotFoundError where there are none, CheckpointError that names missing, unknown or misshapen keys.
         """
-        load_hf_weights(self, folder, _TIED)
+        load_hf_weights(self, folder, self._tied)
 
     def hidden_states(
         self,
