@@ -21,9 +21,9 @@ def onednn_calls(monkeypatch) -> list:
 
     class Ops:
         @staticmethod
-        def _linear_pointwise(*args):
-            calls.append(args[0].shape)
-            return run(*args)
+        def _linear_pointwise(x, weight, bias, activation, *options):
+            calls.append((x.shape, activation))
+            return run(x, weight, bias, activation, *options)
 
     monkeypatch.setattr(module, "_onednn_is_faster", lambda: True)
     monkeypatch.setattr(torch.ops, "mkldnn", Ops, raising=False)
@@ -39,7 +39,7 @@ def test_onednn_gives_what_float64_gives(onednn_calls, shape, with_bias) -> None
     with torch.no_grad():
         found = linear(x, weight, bias)
     exact = F.linear(x.double(), weight.double(), None if bias is None else bias.double())
-    assert onednn_calls == [torch.Size(shape)]
+    assert onednn_calls == [(torch.Size(shape), "none")]
     assert torch.allclose(found.double(), exact, rtol=0, atol=2e-6)
 
 
@@ -49,6 +49,25 @@ def test_a_window_on_a_larger_tensor_is_multiplied_like_a_copy(onednn_calls) -> 
         for view in (x[:, 2:5], x[:, 0], x.transpose(0, 1), x[::2]):
             assert torch.allclose(layer(view), layer(view.clone()), atol=1e-6)
     assert len(onednn_calls) == 8
+
+
+@pytest.mark.parametrize(
+    ("activation", "fused"),
+    [(nn.GELU(), "gelu"), (nn.ReLU(), "relu"), (nn.GELU(approximate="tanh"), "none"), (nn.SiLU(), "none")],
+)
+def test_an_activation_on_the_way_out_gives_the_same_bits(onednn_calls, activation, fused) -> None:
+    layer, x = Linear(64, 32), 10 * torch.randn(3, 50, 64)
+    with torch.no_grad():
+        assert torch.equal(layer.activated(x, activation), activation(layer(x)))
+    assert [name for _, name in onednn_calls] == [fused, "none"]
+
+
+def test_who_watches_a_layer_sees_its_product(onednn_calls) -> None:
+    layer, x, seen = Linear(6, 4), torch.randn(3, 6), []
+    layer.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    with torch.no_grad():
+        found = layer.activated(x, nn.ReLU())
+    assert torch.equal(found, seen[0].relu()) and seen[0].min() < 0
 
 
 def test_gradients_other_types_and_autocast_go_the_usual_way(onednn_calls) -> None:

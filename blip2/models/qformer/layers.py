@@ -65,7 +65,7 @@ class Intermediate(nn.Module):
         self.activation = _ACTIVATIONS[config.hidden_act]()
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.activation(self.dense(x))
+        return self.dense.activated(x, self.activation)
 
 
 class Attention(nn.Module):
@@ -179,7 +179,7 @@ class LMTransform(nn.Module):
         self.LayerNorm = LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.LayerNorm(self.activation(self.dense(x)))
+        return self.LayerNorm(self.dense.activated(x, self.activation))
 
 
 class LMPredictions(nn.Module):

@@ -144,12 +144,21 @@ class Attention(nn.Module):
         return self.proj_drop(self.proj(x.transpose(1, 2).flatten(2)))
 
 
+class Expand(nn.Sequential):
+    """Linear layer, activation and dropout, the first two in one pass where that is quicker."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        layer: Any
+        layer, activation, drop = self
+        return drop(layer.activated(x, activation))
+
+
 class FFN(nn.Module):
     """D → hidden → D, under mmcv's names (``layers.0.0`` and ``layers.1``)."""
 
     def __init__(self, embed_dims: int, hidden: int, act_cfg: dict[str, Any], drop: float) -> None:
         super().__init__()
-        expand = nn.Sequential(Linear(embed_dims, hidden), build_activation(act_cfg), dropout(drop))
+        expand = Expand(Linear(embed_dims, hidden), build_activation(act_cfg), dropout(drop))
         self.layers = nn.Sequential(expand, Linear(hidden, embed_dims), dropout(drop))
 
     def forward(self, x: Tensor) -> Tensor:
