@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from blip2.registry import MODELS, TOKENIZER
 
+from .portions import Portions, joined
 from .qformer.layers import KeysValues
 
 PictureKeysValues = tuple[KeysValues | None, ...]  # of pictures, an entry for each layer of the Q-Former
@@ -50,14 +51,21 @@ class Blip2Base(BaseModel):
             torch.empty(1, self.multimodal_backbone.num_query_token, self.multimodal_backbone.hidden_size)
         )
         nn.init.normal_(self.query_tokens, std=0.02)
+        self.portions = Portions()
 
     def encode_image(self, images: Tensor) -> Tensor:
         """Pictures B×3×H×W to patch features B×N×Dv, normalised."""
+        return joined(self.portions.run("the image encoder", "pictures", self._encode_image, images))
+
+    def _encode_image(self, images: Tensor) -> Tensor:
         features = self.vision_backbone(images.to(dtype_of(self.vision_backbone)))[-1]
         return self.ln_vision_backbone(features.to(dtype_of(self.ln_vision_backbone)))
 
     def query_image(self, image_embeds: Tensor) -> Tensor:
         """Patch features B×N×Dv to what the queries found in them, B×Q×D."""
+        return joined(self.portions.run("the Q-Former", "pictures", self._query_image, image_embeds))
+
+    def _query_image(self, image_embeds: Tensor) -> Tensor:
         queries = self.query_tokens.expand(len(image_embeds), -1, -1)
         return self.multimodal_backbone(query_embeds=queries, encoder_hidden_states=image_embeds.to(queries.dtype))
 

@@ -168,7 +168,12 @@ class Blip2Generative(Blip2Base, Generic[Options]):
         # What a decoder's own start token is, its prompt is not: the encoder reads that.
         counted = 1 if self._reads_with_encoder() else max(map(len, prompts))
         config = options.generation(self._end_token_id(), self._pad_token_id(), counted)
-        return generate(self.text_backbone, *self._prompted(queries, prompts), config)
+
+        def run(inputs: Tensor, mask: Tensor | None) -> GenerationOutput:
+            return generate(self.text_backbone, inputs, mask, config)
+
+        parts = self.portions.run("the language model", "prompts", run, *self._prompted(queries, prompts))
+        return GenerationOutput.joined(parts, config.pad_token_id)
 
     def decode(self, output: GenerationOutput, num: int) -> tuple[list[Any], list[Any]]:
         """Text and score of each of R prompts; with `num` above 1 lists of them, the best first."""

@@ -17,6 +17,7 @@ from .blip2_base import Blip2Base, PictureKeysValues, build_part, select_picture
 from .checks import check_choice, check_keys
 from .contrastive import LABEL_SMOOTHING, contrastive_loss, gather_rows, hard_negatives, same_item, similarity
 from .draw import check_count
+from .portions import joined
 from .qformer.layers import KeysValues
 from .retrieval_scoring import rank_both_ways, refuse_not_finite, similarity_matrix
 from .retrieval_texts import texts_of, texts_to_learn, token_ids, trimmed
@@ -141,13 +142,17 @@ class Blip2Retrieval(Blip2Base):
         ``text_feat``, M×256 of length 1.
         """
         input_ids, attention_mask, _ = self.tokenize(texts, self.query_tokens.device)
-        text_hidden = self.multimodal_backbone(input_ids=input_ids, attention_mask=attention_mask)
+        read = self.portions.run("the Q-Former's text branch", "texts", self._read_texts, input_ids, attention_mask)
+        text_hidden = joined(read)
         return {
             "input_ids": input_ids,
             "attention_mask": attention_mask,
             "text_hidden": text_hidden,
             "text_feat": self._text_feat(text_hidden),
         }
+
+    def _read_texts(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.multimodal_backbone(input_ids=input_ids, attention_mask=attention_mask)
 
     def multimodal_features(self, images: Tensor, texts: Sequence[str]) -> Tensor:
         """What the queries find in B pictures when they have read a text of each: B×Q×D.
@@ -184,8 +189,12 @@ class Blip2Retrieval(Blip2Base):
         pictures = self.multimodal_backbone.project_encoder(image_embeds)
         if len(image_embeds) > 1:
             return self._itm_logits(pictures, input_ids, attention_mask)
-        parts = zip(input_ids.split(TEXTS), attention_mask.split(TEXTS), strict=True)
-        return torch.cat([self._itm_logits(pictures, *trimmed(ids, mask)) for ids, mask in parts])
+
+        def match(ids: Tensor, mask: Tensor) -> Tensor:
+            return self._itm_logits(pictures, *trimmed(ids, mask))
+
+        run = self.portions.run
+        return joined(run("matching", "texts of a picture", match, input_ids, attention_mask, at_most=TEXTS))
 
     def itm_scores(self, image_embeds: Tensor, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """The logit of 'yes', R numbers, which ranking adds to the similarity; arguments as in `itm_logits`."""

@@ -19,6 +19,7 @@ from .language.generation import GenerationOutput
 from .language.packing import Prompted
 from .language.ranking import rank
 from .language.tokenizers import pad_sequences
+from .portions import joined
 from .vqa_samples import Asked, Weighted, asked, weighted_answers
 
 
@@ -191,7 +192,12 @@ class Blip2VQA(Blip2Generative[VQAOptions]):
         """
         texts = self._continuations([answer.strip() for answer in answers])
         prompts = self._encode_prompts(questions, max(map(len, texts)) - 1)
-        return rank(self.text_backbone, *self._prompted(self._read_each(images, questions), prompts), texts)
+
+        def score(inputs: Tensor, mask: Tensor | None) -> Tensor:
+            return rank(self.text_backbone, inputs, mask, texts)
+
+        inputs = self._prompted(self._read_each(images, questions), prompts)
+        return joined(self.portions.run("the language model", "prompts", score, *inputs))
 
     def _read_each(self, images: Tensor, questions: Sequence[Asked]) -> Tensor:
         """R×Q×D, what the language model reads before the prompt of each of the R questions."""
@@ -208,6 +214,9 @@ class Blip2VQA(Blip2Generative[VQAOptions]):
         """As `read`, of patch features B×N×Dv."""
         if not self.question_in_qformer:
             return self.vision_neck(self.query_image(image_embeds))
+        return joined(self.portions.run("the Q-Former", "pictures", self._read_with_questions, image_embeds, questions))
+
+    def _read_with_questions(self, image_embeds: Tensor, questions: Sequence[Asked]) -> Tensor:
         pictures = self.multimodal_backbone.project_encoder(image_embeds)  # once a picture
         if len({len(asks) for asks in questions}) > 1:  # an equal number for each needs no copies
             pictures = select_pictures(pictures, _pictures(questions, image_embeds.device))

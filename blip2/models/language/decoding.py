@@ -3,10 +3,12 @@
 Letters: B pictures, K beams (or samples) of each, P prompt tokens, T new tokens, D width, V vocabulary.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 CountLengths = Literal["new", "start", "prompt"]
@@ -146,6 +148,22 @@ class GenerationOutput:
     log_probs: Tensor
     scores: Tensor
     beam_scores: Tensor | None = None
+
+    @classmethod
+    def joined(cls, parts: "Sequence[GenerationOutput]", pad_token_id: int) -> "GenerationOutput":
+        """The rows of all parts, with one length of sequences."""
+        if len(parts) == 1:
+            return parts[0]
+        longest = max(part.sequences.shape[1] for part in parts)
+        padded = [F.pad(p.sequences, (0, longest - p.sequences.shape[1]), value=pad_token_id) for p in parts]
+        beam_scores = [part.beam_scores for part in parts if part.beam_scores is not None]
+        return cls(
+            sequences=torch.cat(padded),
+            lengths=torch.cat([part.lengths for part in parts]),
+            log_probs=torch.cat([part.log_probs for part in parts]),
+            scores=torch.cat([part.scores for part in parts]),
+            beam_scores=torch.cat(beam_scores) if beam_scores else None,
+        )
 
 
 def penalise_repetition(scores: Tensor, tokens: Tensor, config: GenerationConfig) -> Tensor:
