@@ -22,6 +22,7 @@ from blip2.apis.zoo import weights_source
 from blip2.checkpoints import Source, is_complete_with_weights, load_checkpoint, open_checkpoint
 from blip2.checkpoints.fetch import NotFetchedError, fetch
 from blip2.registry import MODELS
+from blip2.utils.fast_types import default_precision
 from blip2.utils.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -86,8 +87,9 @@ def get_model(
     saved without. The weights' epsilon of `ln_vision_backbone` and number of words win over the config's.
 
     `device_map` (with `max_memory` and `offload_folder`) spreads the model over devices through accelerate, instead of
-    `device`. `precision` is 'fp32', 'bf16' or 'fp16': the type that the weights of linear, convolution and embedding
-    layers are kept in; use the model under `torch.autocast` then, as inferencers do. `url_mapping` is a pattern and its
+    `device`. `precision` is 'fp32', 'bf16', 'fp16' or 'auto' (see `default_precision`): the type that the weights of
+    linear, convolution and embedding layers are kept in; use the model under `torch.autocast` then, as inferencers do.
+    `url_mapping` is a pattern and its
     replacement for the weights' address, for a mirror. Other arguments override fields of the config's `model`
     (``prompt='a picture of'``, ``vision_backbone={'img_size': 224}``).
 
@@ -113,6 +115,8 @@ def get_model(
         if opened is not None:
             follow_source(config, opened)
         built = _built_for(opened, config, kwargs, known=entry is not None)
+        if precision == "auto":
+            precision = default_precision(built, device or "cpu")
         store_weights_in(built, precision)
         if device_map is not None:
             built = spread_over_devices(built, device_map, offload_folder, max_memory, opened)  # type: ignore[assignment]

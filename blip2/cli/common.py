@@ -57,7 +57,12 @@ def add_model_options(
     model.add_argument("--model", metavar="NAME", help=f"a model name or a config's path (default: {default})")
     model.add_argument("--checkpoint", metavar="FILE", help="load these weights instead of the model's own")
     model.add_argument("--device", help="cpu, cuda, cuda:1 … (default: cuda if there is one)")
-    model.add_argument("--precision", choices=("fp32", "bf16", "fp16"), default="fp32", help="(default: fp32)")
+    model.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        default="auto",
+        help="auto: bf16 for large models where the device is fast at it, else fp32 (default: auto)",
+    )
     if batch_size is not None:
         model.add_argument(
             "--batch-size",

@@ -52,7 +52,10 @@ def add_common_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N (default: a GPU if there is one)")
     parser.add_argument(
-        "--precision", choices=("fp32", "bf16", "fp16"), help="type of the computations (default: as the config says)"
+        "--precision",
+        choices=("fp32", "bf16", "fp16"),
+        help="type of the computations (default: as the config says; if it says nothing, a test takes bf16 for large "
+        "models where the device is fast at it, else fp32)",
     )
     parser.add_argument("--amp", action="store_true", help="mixed precision: bf16, or fp16 on GPUs without it")
     parser.add_argument(

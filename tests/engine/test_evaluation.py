@@ -15,6 +15,7 @@ from blip2.engine.errors import OptionError
 from blip2.engine.loops import BadImagesError
 from blip2.engine.predictions import PredictionLog, decode, encode, fingerprint
 from blip2.registry import HOOKS
+from blip2.utils import fast_types
 
 
 class Killed(Exception):
@@ -120,6 +121,15 @@ def test_sampler_that_would_repeat_samples_is_refused(toy):
 
 def test_drop_last_drops_nothing_in_a_test(toy):
     assert scorer(toy(**{"test_dataloader.drop_last": True})).test()["toy/count"] == 22
+
+
+@pytest.mark.parametrize(("flags", "expected"), [({"avx512_bf16"}, "bf16"), (set(), "fp32")])
+def test_a_large_model_is_tested_in_bf16_where_that_is_fast_unless_told(toy, monkeypatch, flags, expected):
+    monkeypatch.setattr(fast_types, "_cpu_flags", lambda: frozenset(flags))
+    assert scorer(toy()).test_loop.precision == "fp32"  # a small one
+    monkeypatch.setattr(fast_types, "SMALL", 1)
+    assert scorer(toy()).test_loop.precision == expected
+    assert scorer(toy(), precision="fp32").test_loop.precision == "fp32"
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

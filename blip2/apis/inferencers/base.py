@@ -25,7 +25,7 @@ from blip2.utils.suggest import did_you_mean
 from .drawing import Drawing
 from .inputs import BadInputsError, ImageInput, describe, inputs_to_list, is_folder, missing_files
 from .pipeline import Pipeline
-from .placement import autocast, pick_device, precision_name, spread_over_devices
+from .placement import autocast, pick_device, precision_name, precision_of, spread_over_devices
 
 OnError = Literal["raise", "return"]
 
@@ -85,7 +85,8 @@ class BaseInferencer:
         device_map: spreads the model over devices with the package ``accelerate``: 'auto' or {module name: device}.
         offload_folder: for `device_map`: where the weights go that fit on no device.
         precision: 'fp32', 'bf16' or 'fp16': the type of the matrix products. A model built here stores its weights so
-            (norms excepted); those of an instance are left alone.
+            (norms excepted); those of an instance are left alone. 'auto': bf16 for models of 50 million parameters or
+            more where the device multiplies in it, else fp32; for an instance the type of its weights.
         **kwargs: changes to the model's config, as `get_model` takes them.
 
     Raises:
@@ -107,10 +108,10 @@ class BaseInferencer:
         device_map: str | dict[str, Any] | None = None,
         offload_folder: str | None = None,
         *,
-        precision: str = "fp32",
+        precision: str = "auto",
         **kwargs: Any,
     ) -> None:
-        self.precision = precision_name(precision)
+        precision = precision_name(precision)
         if device_map is not None and device is not None:
             raise ValueError(f"device={str(device)!r} and device_map exclude each other: give one of them")
         if isinstance(model, BaseModel):
@@ -127,10 +128,11 @@ class BaseInferencer:
                 device=place,
                 device_map=device_map,
                 offload_folder=offload_folder,
-                precision=self.precision,
+                precision=precision,
                 **kwargs,
             )
         self.model: BaseModel = built.eval()
+        self.precision = precision_of(built) if precision == "auto" else precision
         self.config = config_of(built)
         self.pipeline = Pipeline(self.config)
 

@@ -12,12 +12,12 @@ from blip2.checkpoints import Source, load_checkpoint
 
 
 def precision_name(precision: str) -> str:
-    """'fp32', 'bf16' or 'fp16'.
+    """'auto', 'fp32', 'bf16' or 'fp16'.
 
     Raises:
         ValueError: `precision` is none of them.
     """
-    if precision == "fp32":
+    if precision in ("auto", "fp32"):
         return precision
     from blip2.engine import precision as choices  # imports the runner, which takes a second: only when it is needed
 
@@ -51,6 +51,15 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[Any
     from blip2.engine import precision as choices
 
     return choices.autocast(device.type, precision)
+
+
+def precision_of(model: nn.Module) -> str:
+    """``'bf16'`` or ``'fp16'`` if any weight of `model` is in it, else ``'fp32'``."""
+    if all(parameter.dtype == torch.float32 for parameter in model.parameters()):
+        return "fp32"
+    from blip2.engine import precision as choices
+
+    return choices.precision_of(model)
 
 
 def store_weights_in(model: nn.Module, precision: str) -> None:

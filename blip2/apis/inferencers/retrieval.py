@@ -64,7 +64,7 @@ class RetrievalInferencer(EncodingInferencer):
         pretrained: bool | str | Path = True,
         device: str | torch.device | None = None,
         *,
-        precision: str = "fp32",
+        precision: str = "auto",
         on_bad_item: OnBadItem = "raise",
         prepare_num_workers: int = 2,
         recursive: bool = True,

@@ -15,6 +15,7 @@ from blip2.engine.hooks import VisualizationHook
 from blip2.engine.precision import autocast, cast_for_inference, precision_name, precision_of
 from blip2.engine.predictions import PredictionLog
 from blip2.registry import LOOPS
+from blip2.utils.fast_types import default_precision
 
 # How many samples a metric is handed at a time.
 CHUNK = 512
@@ -34,7 +35,8 @@ class EvaluationLoop(BaseLoop):
     Args:
         runner, dataloader, evaluator: as for mmengine's ``ValLoop`` and ``TestLoop``.
         fp16: mmengine's name for ``precision='fp16'``.
-        precision: ``'fp32'``, ``'bf16'`` or ``'fp16'``.
+        precision: ``'fp32'``, ``'bf16'``, ``'fp16'`` or ``'auto'``: in a test bf16 for models of 50 million parameters
+            or more where the device multiplies in it, else fp32; in validation the type of the model's weights.
         skip_bad_images: score without the pictures that could not be read, and say how many; otherwise they are an
             error that names them at the end, after everything else was predicted. (The data set has to give their
             records instead of raising, see `blip2.datasets.set_skip_bad_images`.)
@@ -49,7 +51,7 @@ class EvaluationLoop(BaseLoop):
         dataloader: DataLoader | dict,
         evaluator: Evaluator | dict | list,
         fp16: bool = False,
-        precision: str = "fp32",
+        precision: str = "auto",
         skip_bad_images: bool = False,
     ) -> None:
         # Before the data: a metric that lacks something says so at once.
@@ -66,8 +68,13 @@ class EvaluationLoop(BaseLoop):
                 metric.collect_device = (
                     "gpu"  # through the process group (of any kind), not a `.dist_test` in this folder
                 )
+        if precision == "auto":
+            precision = "fp16" if fp16 else self._default_precision()
         self.precision = "fp16" if fp16 and precision == "fp32" else precision_name(precision)
         self.skip_bad_images = skip_bad_images
+
+    def _default_precision(self) -> str:
+        return "fp32"
 
     def run(self) -> dict[str, Any]:
         """Returns the scores by name, the same in all processes."""
@@ -164,6 +171,14 @@ class TestLoop(EvaluationLoop):
 
     log: PredictionLog | None = None  # set by the caller who wants predictions kept
     samples: dict[int, dict]  # all predictions by index, once the run is over
+
+    def _default_precision(self) -> str:
+        precision = default_precision(self.runner.bare_model, self._device_type())
+        if precision != "fp32":
+            self.runner.logger.info(
+                f"this test computes in {precision}, which is fast here (--precision fp32: exactly)"
+            )
+        return precision
 
     def run(self) -> dict[str, Any]:
         """Predicts what the log does not hold yet, and scores everything."""
