@@ -12,6 +12,7 @@ import torch
 from mmengine.config import Config
 
 from blip2.apis.inferencers.placement import pick_device, precision_name
+from blip2.models.compiled import compile_encoders
 from blip2.models.vision import BEiTViT
 
 from . import agreement as answers
@@ -38,6 +39,7 @@ class Report:
 
     Attributes:
         peer_precision: the peer's, where it is not the work's.
+        compiled: whether our encoders went through `torch.compile`.
         limits: what the machine could do at most meanwhile, at the work's precision.
         usage: contender → stage → what is computed there; nothing of a peer in another process.
     """
@@ -51,6 +53,7 @@ class Report:
     skipped: dict[str, str]
     peer: str | None = None
     peer_precision: str | None = None
+    compiled: bool = False
     limits: Limits | None = None
     usage: dict[str, dict[str, Usage]] = field(default_factory=dict)
 
@@ -105,6 +108,7 @@ class Report:
             "machine": self.machine,
             "peer": self.peer,
             "peer_precision": self.peer_precision,
+            "compiled": self.compiled,
             "skipped": self.skipped,
             "agreement": self.agreement.as_dict() if self.agreement else None,
             "limits": self.limits.as_dict() if self.limits else None,
@@ -137,6 +141,7 @@ def benchmark(
     peer: str | None = None,
     python: str | None = None,
     peer_precision: str | None = None,
+    compiled: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> Report:
     """Time a task with the model of `config` (random weights, generated pictures and texts) beside a peer.
@@ -152,6 +157,7 @@ def benchmark(
         peer: one of the task's peers, by default the usual one; with `python` one of `WORKERS`.
         python: an interpreter that has the peer.
         peer_precision: of the peer, if it is not the work's.
+        compiled: our image encoder and Q-Former go through `torch.compile`.
         say: is told what happens.
 
     Raises:
@@ -171,7 +177,7 @@ def benchmark(
         files = write_pictures(Path(folder), work.batch_size)
         ours = task.ours(model, config, work)
         sizes = {**_sizes(model, tuple(ours.decode(files[:1]).shape[-2:])), **ours.sizes()}
-        report = Report(name, work, sizes, machine.describe(device), None, {}, {})
+        report = Report(name, work, sizes, machine.describe(device), None, {}, {}, compiled=compiled)
 
         def make() -> Contender:
             if python is None:
@@ -196,6 +202,8 @@ def benchmark(
             for contender in contenders:
                 if (counted := getattr(contender, "model", None)) is not None:
                     report.usage[contender.name] = count(contender, counted, files)
+            if compiled:  # not before: what is compiled can't be counted
+                compile_encoders(model)
             gc.collect()
             report.limits = _limits(model, sizes, work, precision, device)
             report.times = measure(

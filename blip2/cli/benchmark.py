@@ -70,6 +70,7 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
     how.add_argument("--threads", type=_positive, metavar="N", help="threads of torch (default: as torch decides)")
     how.add_argument("--repeats", type=_positive, default=5, metavar="N", help="measured rounds (default: 5)")
     how.add_argument("--warmup", type=_count, default=1, metavar="N", help="rounds before them (default: 1)")
+    how.add_argument("--compile", action="store_true", help="torch.compile for our image encoder and Q-Former")
     beside = how.add_mutually_exclusive_group()
     beside.add_argument(
         "--peer",
@@ -135,6 +136,7 @@ def _benchmark(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
         peer=peer,
         python=python,
         peer_precision=args.peer_precision,
+        compiled=args.compile,
         say=_say,
     )
     if args.plot and report.times:
@@ -148,7 +150,7 @@ def _suite(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
     from blip2.benchmark import table
     from blip2.benchmark.suite import render, suite
 
-    set_by_it = ("config", "no_peer", "cold_start", "peer_precision", *_WORK)
+    set_by_it = ("config", "no_peer", "cold_start", "peer_precision", "compile", *_WORK)
     given = [_option(name) for name in set_by_it if getattr(args, name)]
     given += ["--task"] * (args.task != "caption") + ["--precision"] * (args.precision != "fp32")
     if given:

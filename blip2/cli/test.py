@@ -53,6 +53,11 @@ def build_parser(prog: str = "blip2 test") -> argparse.ArgumentParser:
     parser.add_argument("--show", action="store_true", help="draw predictions in a window")
     parser.add_argument("--interval", type=int, default=1, metavar="N", help="draw every N-th sample (default: 1)")
     parser.add_argument("--wait-time", type=float, default=2, metavar="SECONDS", help="how long a window stays")
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="make kernels for the image encoder and the Q-Former with torch.compile (a minute or more at the start)",
+    )
     parser.add_argument("--tta", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument(
         "--no-resume", action="store_true", help="predict everything anew, whatever an interrupted run has left"
@@ -72,8 +77,15 @@ def test(args: argparse.Namespace) -> int:
     from mmengine.dist import is_main_process
 
     from blip2.apis.kept_predictions import keep_predictions
+    from blip2.engine.errors import OptionError
+    from blip2.models.compiled import compile_encoders
 
     runner = _runner(args)
+    if args.compile:
+        try:
+            compile_encoders(runner.bare_model)
+        except TypeError as error:
+            raise OptionError(f"--compile: {error}; leave the option out") from error
     with leaving_processes():
         keep_predictions(runner, resume=not (args.no_resume or args.show or args.show_dir))
         metrics = runner.test()

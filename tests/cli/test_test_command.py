@@ -141,6 +141,15 @@ def test_mistake_of_the_user_is_one_message(weights, arguments, message, capsys)
     assert message in error and "Traceback" not in error
 
 
+def test_compile_reaches_the_models_encoders(weights, monkeypatch, capsys):
+    assert run(CONFIG, weights, "--compile") == 2
+    assert "ToyNet is none of BLIP-2's models" in capsys.readouterr().err
+    seen = []
+    monkeypatch.setattr("blip2.models.compiled.compile_encoders", seen.append)
+    assert run(CONFIG, weights, "--compile") == 0
+    assert [type(model).__name__ for model in seen] == ["ToyNet"]
+
+
 def test_unknown_option_is_named(capsys):
     with pytest.raises(SystemExit, match="2"):
         command.main([CONFIG, "weights.pth", "--sho-dir"])
