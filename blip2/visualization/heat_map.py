@@ -13,11 +13,12 @@ from .contact_sheet import draw_contact_sheet
 def draw_heat_map(
     picture: Image.Image, heat: ArrayLike, *, peak: float | None = None, opacity: float = 0.75
 ) -> Image.Image:
-    """A new RGB picture: `picture` with the warmer colours of `heat` over it.
+    """A new RGB picture: `picture` in grey with `heat` over it in colours, from green over yellow to red.
 
     Args:
         picture: of any mode and size.
-        heat: h×w numbers, 0 or more; stretched over the picture. Where it is 0 the picture shows unchanged.
+        heat: h×w numbers, 0 or more; stretched over the picture. Where it is 0 the grey
+            picture shows. Colours follow the square root, so that a weak place is seen beside a strong one.
         peak: the number that is hottest; by default the map's own largest. Give one for maps that shall be compared.
         opacity: 0 to 1, how much the hottest place covers.
 
@@ -34,9 +35,11 @@ def draw_heat_map(
     picture = picture.convert("RGB")
     top = float(values.max()) if peak is None else peak
     scaled = np.clip(values / top if top > 0 else np.zeros_like(values), 0, 1)
-    stretched = np.asarray(Image.fromarray(scaled).resize(picture.size, Image.Resampling.BILINEAR))[..., None]
-    colours = colormaps["turbo"](0.35 + 0.6 * stretched[..., 0])[..., :3] * 255  # green over yellow to red
-    drawn = np.asarray(picture) * (1 - opacity * stretched) + colours * opacity * stretched
+    stretched = np.asarray(Image.fromarray(scaled).resize(picture.size, Image.Resampling.BILINEAR))
+    shown = np.sqrt(stretched)[..., None]
+    colours = colormaps["turbo"](0.45 + 0.45 * shown[..., 0])[..., :3] * 255
+    grey = np.asarray(picture.convert("L").convert("RGB"))
+    drawn = grey * (1 - opacity * shown) + colours * opacity * shown
     return Image.fromarray(drawn.round().astype(np.uint8))
 
 
