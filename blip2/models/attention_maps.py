@@ -38,7 +38,8 @@ def _keeping(kept: list[Tensor]) -> Any:
     def hook(layer: Attention, inputs: tuple[Any, ...], output: Tensor) -> Tensor:
         x, mask, (key, value) = inputs
         query = layer._heads(layer.self.query(x).reshape(len(key), -1, x.shape[2]))
-        scores = query.float() @ key.float().transpose(2, 3) / query.shape[3] ** 0.5
+        exact = torch.promote_types(query.dtype, torch.float32)
+        scores = query.to(exact) @ key.to(exact).transpose(2, 3) / query.shape[3] ** 0.5
         probabilities = (scores if mask is None else scores + mask).softmax(dim=-1)  # B×H×(R/B·S)×N
         rows = probabilities.unflatten(2, (-1, x.shape[1])).transpose(1, 2).flatten(0, 1)  # R×H×S×N
         if torch.is_grad_enabled() and not rows.requires_grad:
@@ -146,7 +147,7 @@ def word_attention(
         with torch.no_grad():
             pictures = model.multimodal_backbone.project_encoder(model.encode_image(images.clone()))
         with torch.enable_grad(), explicit_attention([watched]) as kept:
-            no, yes = model._itm_logits(pictures, ids, masks)[0].float()
+            no, yes = model._itm_logits(pictures, ids, masks)[0]
             (gradient,) = torch.autograd.grad(yes - no, kept[0][0])
     attention = kept[0][0].detach()
     weights = gradient[:1].std(dim=-1, keepdim=True)  # 1×H×Q×1
@@ -163,17 +164,18 @@ def _chosen(layers: dict[int, Attention], number: int) -> Attention:
 def _on_grid(values: Tensor, images: Tensor, model: Blip2Base) -> Tensor:
     """Values … ×N of picture tokens to … ×h×w of patches: class and register tokens, which come first, are left out."""
     height, width = images.shape[-2:]
-    for extra in range(values.shape[-1]):
-        rows = ((values.shape[-1] - extra) * height / width) ** 0.5
-        if rows == int(rows) and (values.shape[-1] - extra) % int(rows) == 0 and extra <= _MOST_EXTRA:
-            return values[..., extra:].unflatten(-1, (int(rows), -1))
-    raise ValueError(
-        f"{type(model.vision_backbone).__name__} makes {values.shape[-1]} tokens of a picture of {width}×{height}, which "
-        "is no grid of square patches"
-    )
-
-
-_MOST_EXTRA = 8  # a class token and the registers of some image encoders
+    backbone = model.vision_backbone
+    extra = getattr(backbone, "num_extra_tokens", None)
+    if extra is None:
+        extra = getattr(getattr(backbone, "timm_model", None), "num_prefix_tokens", 0)
+    count = values.shape[-1] - extra
+    rows = round(max(0, count * height / width) ** 0.5)
+    if not rows or rows * rows * width != count * height:
+        raise ValueError(
+            f"{type(backbone).__name__} makes {count} patches of a picture of {width}×{height}, which is no grid of "
+            "square ones"
+        )
+    return values[..., extra:].unflatten(-1, (rows, -1))
 
 
 def _places_of_words(tokenizer: Any, text: str, length: int) -> tuple[list[str], list[tuple[int, int]]]:
@@ -191,5 +193,7 @@ def _places_of_words(tokenizer: Any, text: str, length: int) -> tuple[list[str],
             words.append(match.group())
             places.append((first, min(first + len(own), length - 1)))
     if ids != tokenizer.encode([text])[0][1:-1]:
-        raise ValueError(f"{tokenizer!r} does not encode {text!r} word by word: there is no telling whose tokens are whose")
+        raise ValueError(
+            f"{tokenizer!r} does not encode {text!r} word by word: there is no telling whose tokens are whose"
+        )
     return words, places
