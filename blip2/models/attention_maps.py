@@ -114,10 +114,10 @@ def word_attention(
     ``α`` = standard deviation of ``g`` over the patches: how much the score depends on where this head of this query
     looks.
 
-    This is Grad-CAM (arXiv 1610.02391) of cross-attention as in ALBEF (arXiv 2107.07651, section 5.1 and figure 4) and
-    LAVIS (``compute_gradcam``), changed for the Q-Former. There a text's tokens attend to the picture themselves, so
-    that each has its own row of ``A``. Here only the queries do, and words act on it through the queries' self-attention:
-    hence the difference that leaving a word out makes.
+    This is Grad-CAM (arXiv 1610.02391) of cross-attention as in ALBEF (arXiv 2107.07651) and LAVIS
+    (``compute_gradcam``), changed for the Q-Former. There a text's tokens attend to the picture themselves, so each has
+    its own row of ``A``. Here only the queries do, and words act on it through the queries' self-attention: hence the
+    difference that leaving a word out makes.
 
     Args:
         images: one picture, 1×3×H×W, as the data preprocessor makes it.
@@ -165,9 +165,8 @@ def _on_grid(values: Tensor, images: Tensor, model: Blip2Base) -> Tensor:
     """Values … ×N of picture tokens to … ×h×w of patches: class and register tokens, which come first, are left out."""
     height, width = images.shape[-2:]
     backbone = model.vision_backbone
-    extra = getattr(backbone, "num_extra_tokens", None)
-    if extra is None:
-        extra = getattr(getattr(backbone, "timm_model", None), "num_prefix_tokens", 0)
+    timm_model = getattr(backbone, "timm_model", None)
+    extra: int = getattr(backbone, "num_extra_tokens", getattr(timm_model, "num_prefix_tokens", 0))
     count = values.shape[-1] - extra
     rows = round(max(0, count * height / width) ** 0.5)
     if not rows or rows * rows * width != count * height:
@@ -184,7 +183,9 @@ def _places_of_words(tokenizer: Any, text: str, length: int) -> tuple[list[str],
     Raises:
         ValueError: the tokenizer joins words (BERT's does not).
     """
-    words, places, ids = [], [], []
+    words: list[str] = []
+    places: list[tuple[int, int]] = []
+    ids: list[int] = []
     for match in re.finditer(r"\S+", text):
         own = tokenizer.encode([match.group()])[0][1:-1]
         first = 1 + len(ids)

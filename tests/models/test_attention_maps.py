@@ -113,7 +113,7 @@ def test_word_maps_are_those_of_gradients_by_finite_differences(model):
     weights = gradient.std(dim=-1, keepdim=True)
     own = [len(model.tokenizer.encode([word])[0]) - 2 for word in words]
     first = 1
-    for word, (number, count) in enumerate(zip(words, own, strict=True)):
+    for word, count in enumerate(own):
         without = mask.clone()
         without[0, first : first + count] = 0
         first += count
