@@ -23,6 +23,7 @@ COMMANDS = {
     "check-dataset": ("blip2.cli.check_dataset", "look whether the data of a config are there and whole"),
     "train": ("blip2.cli.train", "train a model from a config"),
     "test": ("blip2.cli.test", "score a checkpoint on a config's test set"),
+    "browse": ("blip2.cli.browse", "write a test's predictions as a page to look through"),
     "convert": ("blip2.cli.convert", "write a checkpoint in another publisher's format"),
     "scenes": ("blip2.cli.scenes", "write the small model's data: drawn scenes with captions"),
     "list": ("blip2.cli.list", "list the models that a name loads"),
