@@ -85,14 +85,16 @@ def write_report(items: Sequence[ReportItem], out: str | Path, title: str, measu
             name = f"{len(pictures):06d}.jpg"
             (folder / name).write_bytes(small)
             pictures[path] = f"pictures/{name}"
-    rows = [{**asdict(item), "picture": pictures.get(item.picture) if item.picture else None} for item in items]
-    data = json.dumps({"items": rows, "measure": measure}, ensure_ascii=False, allow_nan=False)
+    places = {path: place for place, path in enumerate(pictures)}  # a picture may have many questions
+    rows = [{**asdict(item), "picture": places.get(item.picture) if item.picture else None} for item in items]
+    content = {"items": rows, "pictures": list(pictures.values()), "measure": measure}
+    data = json.dumps(content, ensure_ascii=False, allow_nan=False)
     # Inside a script element only "</script" and "<!--" mean something; no "<" is left.
     data = data.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     before, after = _TEMPLATE.read_text(encoding="utf-8").split("@DATA@")
-    content = before.replace("@TITLE@", html.escape(title)) + data + after
+    whole = before.replace("@TITLE@", html.escape(title)) + data + after
     part = page.with_name(page.name + ".part")
-    part.write_text(content, encoding="utf-8", errors="replace")
+    part.write_text(whole, encoding="utf-8", errors="replace")
     part.replace(page)
     return problems
 
