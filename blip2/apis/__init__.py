@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from blip2.apis.config import ConfigError, load_config
+    from blip2.apis.explain import query_attention, word_maps
     from blip2.apis.hub import clear_cache, get_model, inference_model, init_model, list_models
     from blip2.apis.inferencers import (
         Chat,
@@ -32,10 +33,13 @@ __all__ = [
     "list_models",
     "load_config",
     "model_entries",
+    "query_attention",
+    "word_maps",
 ]
 
 _HOMES = {
     "blip2.apis.config": ("ConfigError", "load_config"),
+    "blip2.apis.explain": ("query_attention", "word_maps"),
     "blip2.apis.hub": ("clear_cache", "get_model", "inference_model", "init_model", "list_models"),
     "blip2.apis.inferencers": (
         "Chat",

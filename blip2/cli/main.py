@@ -18,10 +18,12 @@ COMMANDS = {
     "chat": ("blip2.cli.chat", "talk about a picture, question by question"),
     "match": ("blip2.cli.match", "score how well texts fit a picture"),
     "search": ("blip2.cli.search", "find the pictures of a folder that fit a text or resemble a picture"),
+    "explain": ("blip2.cli.explain", "draw where a word, or a query, has the model look"),
     "features": ("blip2.cli.features", "write features of pictures and texts to a file"),
     "check-dataset": ("blip2.cli.check_dataset", "look whether the data of a config are there and whole"),
     "train": ("blip2.cli.train", "train a model from a config"),
     "test": ("blip2.cli.test", "score a checkpoint on a config's test set"),
+    "browse": ("blip2.cli.browse", "write a test's predictions as a page to look through"),
     "convert": ("blip2.cli.convert", "write a checkpoint in another publisher's format"),
     "scenes": ("blip2.cli.scenes", "write the small model's data: drawn scenes with captions"),
     "list": ("blip2.cli.list", "list the models that a name loads"),
@@ -55,6 +57,7 @@ examples:
   blip2 chat picture.jpg                         # one question after the other
   blip2 match picture.jpg "a cat" "a dog"        # two scores for each text
   blip2 search photos "a dog"                    # the pictures that fit best
+  blip2 explain picture.jpg "a cat"              # a heat map for each word
   blip2 list                                     # the models that --model takes
   blip2 download NAME                            # weights, tokenizer, language model, before they are needed
   blip2 train CONFIG --work-dir work_dirs/mine

@@ -3,6 +3,7 @@
 from .answer import draw_answers
 from .caption import CaptionStyle, draw_caption
 from .contact_sheet import draw_contact_sheet
+from .heat_map import draw_heat_map, draw_heat_maps
 from .tensorboard import TensorboardVisBackend
 from .visualizer import UniversalVisualizer
 
@@ -13,4 +14,6 @@ __all__ = [
     "draw_answers",
     "draw_caption",
     "draw_contact_sheet",
+    "draw_heat_map",
+    "draw_heat_maps",
 ]

@@ -102,6 +102,7 @@ class UniversalVisualizer(Visualizer):
         name: str = "",
         step: int = 0,
         *,
+        right: Sequence[bool] | None = None,
         width: int = 1600,
     ) -> NDArray[np.uint8]:
         """Draws the pictures that were found for a query, best first, below its words.
@@ -110,6 +111,7 @@ class UniversalVisualizer(Visualizer):
             text: the query, or what it was in words.
             images: H×W×3 uint8 in RGB order, at least one.
             scores: one a picture, written below it.
+            right: whether each picture belongs to the text, marked below it with ✓ or ✗.
             resize: the pictures' height in pixels (224).
             width: of the drawing in pixels at most; more pictures go on in the next row.
             text_cfg, show, wait_time, out_file, name, step: as in `visualize_image_caption`.
@@ -118,6 +120,8 @@ class UniversalVisualizer(Visualizer):
             The drawn picture, H'×W'×3 uint8 in RGB order.
         """
         labels = [""] * len(images) if scores is None else [f"{score:.2f}" for score in scores]
+        if right is not None:
+            labels = [f"{label} {'✓' if good else '✗'}".strip() for label, good in zip(labels, right, strict=True)]
         pictures = [_as_picture(image) for image in images]
         drawn = draw_contact_sheet(text, pictures, labels, height=resize or 224, width=width, style=_style(text_cfg))
         return self._put(drawn, show, wait_time, out_file, name or "retrieval", step)

@@ -8,7 +8,7 @@ from mmengine.dist import all_gather_object, get_dist_info, is_main_process
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from blip2.engine.data import Batch, places
+from blip2.engine.data import Batch, Place, places
 from blip2.engine.errors import OptionError
 from blip2.engine.gallery import Gallery, gallery_of, gather_rows
 from blip2.engine.hooks import VisualizationHook
@@ -54,8 +54,6 @@ class RetrievalLoop(EvaluationLoop):
                 f"{type(self).__name__} ranks pictures and texts with the model's predict_all, which "
                 f"{type(model).__name__} does not have: use a Blip2Retrieval, or {self.stage}_cfg=dict()"
             )
-        if any(isinstance(hook, VisualizationHook) and hook.enable for hook in self.runner.hooks):
-            self.runner.logger.warning("what retrieval finds is not drawn: write it to a file (--out, --out-item pred)")
         return super().run()
 
     # ----- features -----
@@ -132,12 +130,26 @@ class RetrievalLoop(EvaluationLoop):
             )
         i2t, t2i = i2t.float().cpu(), t2i.float().cpu()
         _add_best(ordered, gallery, i2t, t2i)
+        self._draw(order, gallery, i2t, t2i)
         text_queries = [{"text": text} for text in gallery.texts]
         metrics = {
             **self._score("i2t", i2t, ordered, gallery.texts_of_picture),
             **self._score("t2i", t2i, text_queries, gallery.pictures_of_text),
         }
         return {**metrics, **_means(metrics)}
+
+    def _draw(self, order: Sequence[int], gallery: Gallery, i2t: Tensor, t2i: Tensor) -> None:
+        """Has the hooks draw what was found; `order` holds the pictures' places in the data set."""
+        dataset = self.dataloader.dataset
+
+        def inputs_of(picture: int) -> Tensor:
+            return dataset[Place(order[picture], None)][1]["inputs"]
+
+        for hook in self.runner.hooks:
+            if isinstance(hook, VisualizationHook) and is_main_process():
+                hook.draw_ranking(
+                    self.runner, gallery, i2t, t2i, inputs_of, self.runner.iter if self.stage == "val" else 0
+                )
 
     def _score(self, name: str, scores: Tensor, queries: Sequence[dict], right: Sequence[list[int]]) -> dict[str, Any]:
         if is_main_process():
