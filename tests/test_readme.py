@@ -13,7 +13,7 @@ from blip2.apis.metafile import model_entries
 from blip2.checkpoints import is_offline
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "CONTRIBUTING.md", "docs/checkpoints.md"]
+PAGES = ["README.md", "CONTRIBUTING.md", "docs/checkpoints.md", "docs/get_started.md"]
 SHELLS = {"python": [sys.executable, "-c"], "shell": ["bash", "-euo", "pipefail", "-c"]}
 # A test that a page shows is called as well.
 CALL_TESTS = "\nfor name, value in list(globals().items()):\n    if name.startswith('test_'):\n        value()\n"
