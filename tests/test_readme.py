@@ -13,7 +13,7 @@ from blip2.apis.metafile import model_entries
 from blip2.checkpoints import is_offline
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "CONTRIBUTING.md", "docs/checkpoints.md", "docs/visualization.md"]
+PAGES = ["README.md", "CONTRIBUTING.md", "docs/checkpoints.md", "docs/get_started.md", "docs/visualization.md"]
 SHELLS = {"python": [sys.executable, "-c"], "shell": ["bash", "-euo", "pipefail", "-c"]}
 # A test that a page shows is called as well.
 CALL_TESTS = "\nfor name, value in list(globals().items()):\n    if name.startswith('test_'):\n        value()\n"
@@ -78,10 +78,15 @@ def test_ci_finds_the_two_commands():
         module.command("typo", text)
 
 
-@pytest.mark.parametrize("page", [*PAGES, "CHANGELOG.md"])
+@pytest.mark.parametrize("page", sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]), ids=lambda page: page.name)
 def test_links_to_files_lead_somewhere(page):
-    links = re.findall(r"\]\((?!https?://|#)([^)#\s]+)", (ROOT / page).read_text(encoding="utf-8"))
-    assert [link for link in links if not (ROOT / link).exists()] == []
+    links = re.findall(r"\]\((?!https?://|#)([^)#\s]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_page_is_in_the_sites_contents():
+    contents = (ROOT / "docs" / "index.md").read_text(encoding="utf-8").splitlines()
+    assert [page.stem for page in ROOT.glob("docs/*.md") if page.stem not in contents] == ["index"]
 
 
 def test_every_model_is_in_the_table():

@@ -97,6 +97,7 @@ def _caption(sample: Mapping[str, Any], info: Mapping[str, Any]) -> ReportItem:
     said = _list(sample["pred_caption"])
     references = _list(info.get("gt_caption"))
     name, path = _picture(info)
+    score: float | None
     if references:
         score = float(Rouge().calc_score([_words(said[0])], [_words(text) for text in references]))
     else:

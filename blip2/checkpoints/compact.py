@@ -1,7 +1,7 @@
 """Small safetensors files: weights in eight bits, and parts that several models share kept in one file of their own.
 
 A matrix R×C becomes int8 with one scale a row: the row's largest magnitude is 127, and every weight is off by at most
-1/254 of it. Files name what they share in their metadata, under `SHARED`.
+1/253 of it. Files name what they share in their metadata, under `SHARED`.
 """
 
 import json
@@ -17,7 +17,10 @@ SMALLEST = 1024  # matrices with fewer numbers are not worth it
 
 
 def to_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Matrices as int8 and scales (under their key with `SCALE`), other floating-point tensors as fp16."""
+    """Matrices as int8 and scales (under their key with `SCALE`), other floating-point tensors as fp16.
+
+    Scales are fp16 as well, unless that would cost digits of one.
+    """
     stored = {}
     for key, tensor in tensors.items():
         if not tensor.is_floating_point():
@@ -27,7 +30,11 @@ def to_int8(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         else:
             rows = tensor.float().flatten(1) if tensor.shape[0] > 1 else tensor.float().flatten(0, -2)
             scale = (rows.abs().amax(1) / 127).clamp_min(torch.finfo(torch.float32).tiny)
-            stored[key] = (rows / scale[:, None]).round().to(torch.int8).view(tensor.shape)
+            half = scale.half()
+            if half.isfinite().all() and bool((half >= torch.finfo(torch.float16).tiny).all()):
+                scale = half
+            numbers = (rows / scale.float()[:, None]).round().clamp(-127, 127)
+            stored[key] = numbers.to(torch.int8).view(tensor.shape)
             stored[key + SCALE] = scale
     return stored
 
@@ -40,7 +47,7 @@ def from_int8(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
             continue
         scale = stored.get(key + SCALE)
         if scale is not None:
-            tensor = (tensor.float().view(len(scale), -1) * scale[:, None]).view(tensor.shape)
+            tensor = (tensor.float().view(len(scale), -1) * scale.float()[:, None]).view(tensor.shape)
         tensors[key] = tensor
     return tensors
 

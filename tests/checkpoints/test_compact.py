@@ -23,9 +23,12 @@ class Model(nn.Module):
         self.register_buffer("positions", torch.arange(5))
 
 
-def test_a_weight_is_off_by_half_a_step_of_its_row_at_most():
-    rows = torch.randn(30, 50) * torch.logspace(-6, 3, 30)[:, None]
-    back = from_int8(to_int8({"w": rows}))["w"]
+@pytest.mark.parametrize(("lowest", "kind"), [(-2, torch.float16), (-6, torch.float32)])
+def test_a_weight_is_off_by_half_a_step_of_its_row_at_most(lowest, kind):
+    rows = torch.randn(30, 50) * torch.logspace(lowest, 3, 30)[:, None]
+    stored = to_int8({"w": rows})
+    assert stored["w" + SCALE].dtype == kind
+    back = from_int8(stored)["w"]
     assert ((back - rows).abs() <= rows.abs().amax(1, keepdim=True) / 254 * 1.001).all()
 
 

@@ -26,7 +26,7 @@ def test_a_table_tells_task_size_score_licence_and_whether_it_is_here(capsys) ->
         TINY,
         "caption",
         "5.7 M",
-        "CIDEr 291.2 on drawn scenes, test",
+        "CIDEr 291.3 on drawn scenes, test",
         "Apache-2.0",
         "here",
     ]
