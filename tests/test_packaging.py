@@ -132,8 +132,11 @@ def wheel(unpacked: Path, tmp_path_factory: pytest.TempPathFactory) -> zipfile.Z
 
 
 def files_below(folder: Path) -> set[str]:
-    """All files of the repository below `folder`, git-ignored ones too, by their path from the root."""
-    paths = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    """All files of the repository below `folder`, git-ignored ones too but for what is built, by their path from the
+    root.
+    """
+    built = {"__pycache__", "_build"}
+    paths = (path for path in folder.rglob("*") if path.is_file() and not built.intersection(path.parts))
     return {path.relative_to(ROOT).as_posix() for path in paths}
 
 

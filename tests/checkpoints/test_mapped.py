@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from blip2.checkpoints import load_checkpoint, read_state_dict
+from blip2.checkpoints import load_checkpoint, mapped, read_state_dict
 from blip2.checkpoints.mapped import release, taken
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc tells what is mapped")
@@ -52,6 +52,26 @@ def test_a_tensor_that_is_taken_is_a_copy_and_leaves_nothing_of_the_file_in_memo
     path.write_bytes(b"")  # the copies do not lie in the file
     for key, copy in copies.items():
         torch.testing.assert_close(copy, tensors[key].bfloat16(), rtol=0, atol=0)
+
+
+@linux
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_a_large_tensor_is_read_from_its_file_or_if_that_was_replaced_from_the_mapping(tmp_path, monkeypatch, dtype):
+    tensors = {"small": torch.randn(3, 5), "large": torch.randn(1500, 2000), "odd": torch.randn(1237, 1789)}
+    path = tmp_path / "w.safetensors"
+    save_file(tensors, path)
+    calls = []
+    read = mapped._read
+    monkeypatch.setattr(mapped, "_read", lambda *arguments: calls.append(read(*arguments)) or calls[-1])
+    windows = read_state_dict(path)
+    for turn, in_its_file in enumerate((True, False)):
+        for key, window in windows.items():
+            expected = tensors[key] if dtype is None else tensors[key].to(dtype)
+            assert torch.equal(taken(window, dtype), expected)
+        assert calls[2 * turn :] == [in_its_file] * 2
+        other = tmp_path / "other"
+        save_file({key: torch.zeros_like(value) for key, value in tensors.items()}, other)
+        other.replace(path)  # the mapping is of the file that was there before
 
 
 def test_releasing_a_tensor_of_ones_own_leaves_it_as_it_is():
