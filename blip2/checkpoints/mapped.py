@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.weak import WeakTensorKeyDictionary
 
 _MARK = "_window_on_a_file"
 # Linux's numbers; other systems do without (and hold more memory for a while).
@@ -25,6 +26,7 @@ _SMALL = 1 << 16  # bytes; what is smaller shares its pages with others
 _PIECE = 1 << 21  # numbers that are copied at a time
 _LARGE = 1 << 22  # bytes from which on pages of 2 MB pay
 _ROOMS: Any = threading.local()
+_MAPPINGS = WeakTensorKeyDictionary()  # beside the tensors: what is set on one would be saved with it
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,8 @@ def mark_as_windows(tensors: Sequence[Tensor], path: Path) -> None:
     mapping = _mapping(tensors[0].data_ptr()) if tensors else None
     if mapping is not None and mapping.path == str(path.resolve()):
         for tensor in tensors:
-            setattr(tensor, _MARK, mapping)
+            setattr(tensor, _MARK, True)
+            _MAPPINGS[tensor] = mapping
 
 
 def expect(tensors: Iterable[Tensor]) -> None:
@@ -74,7 +77,9 @@ def _read(window: Tensor, copy: Tensor) -> bool:
 
     False, with nothing done that matters, where the file isn't there any more (the mapping holds on to it).
     """
-    mapping: _Mapping = getattr(window, _MARK)
+    mapping = _MAPPINGS.get(window)
+    if mapping is None:
+        return False
     start = window.data_ptr() - mapping.first + mapping.offset
     if not mapping.first <= window.data_ptr() <= mapping.end - window.nbytes:
         return False
