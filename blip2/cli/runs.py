@@ -138,6 +138,8 @@ def leaving_processes() -> Iterator[None]:
 
     try:
         yield
+        if torch.distributed.is_initialized():
+            torch.distributed.barrier()  # who leaves while another is still talking to it can bring that one down
     finally:
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
