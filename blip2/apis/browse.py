@@ -97,11 +97,9 @@ def _caption(sample: Mapping[str, Any], info: Mapping[str, Any]) -> ReportItem:
     said = _list(sample["pred_caption"])
     references = _list(info.get("gt_caption"))
     name, path = _picture(info)
-    score: float | None
+    score = _number(sample.get("pred_score"))
     if references:
         score = float(Rouge().calc_score([_words(said[0])], [_words(text) for text in references]))
-    else:
-        score = _number(sample.get("pred_score"))
     return ReportItem(name, path, " / ".join(said), "", score, "references" * bool(references), _lines(references))
 
 

@@ -24,12 +24,13 @@ def _data(tmp_path, monkeypatch):
         Image.new("RGB", (20, 10), colour).save(name)
     captions = [{"image": NAMES[i], "image_id": i, "caption": ["a red one", "one in red"]} for i in (0, 1)]
     Path("captions.json").write_text(json.dumps(captions))
-    questions = [
-        {"image": NAMES[i], "image_id": i, "question_id": 7 + i, "question": "is it red?", "answer": ["yes", "no"],
-         "answer_weight": [0.9, 0.1], "dataset": "vqa"}
-        for i in (0, 1)
-    ]  # fmt: skip
-    Path("questions.json").write_text(json.dumps(questions))
+    questions = [{"question_id": 7 + i, "image_id": i, "question": "is it red?"} for i in (0, 1)]
+    given = [{"answer": "yes"}] * 9 + [{"answer": "no"}]
+    answers = [{"question_id": 7 + i, "image_id": i, "answer_type": "yes/no", "answers": given} for i in (0, 1)]
+    Path("questions.json").write_text(json.dumps({"questions": questions}))
+    Path("answers.json").write_text(json.dumps({"annotations": answers}))
+    for i, name in enumerate(NAMES):
+        Path(f"{i:012d}.png").write_bytes(Path(name).read_bytes())
 
 
 def config(type_name: str, file: str, more: str = "") -> str:
@@ -54,6 +55,15 @@ def test_captions_stand_with_their_references_and_rouge():
     first, second = shown()
     assert (first["name"], first["said"], first["score"]) == ("g.png", "a red one", 1.0)
     assert [line["text"] for line in second["lines"]] == ["a red one", "one in red"] and second["score"] == 0
+
+
+def test_answers_stand_with_question_true_answers_and_accuracy():
+    file = predictions({"question_id": 8, "pred_answer": "Yes."}, {"question_id": 7, "pred_answer": "blue"})
+    assert main(["browse", config("COCOVQA", "answers.json", ", question_file='questions.json'"), file]) == 0
+    first, second = shown()
+    assert (first["question"], first["said"], first["score"], second["score"]) == ("is it red?", "Yes.", 100, 0)
+    assert [(line["text"], line["right"]) for line in first["lines"]] == [("yes (90%)", True), ("no (10%)", False)]
+    assert first["groups"] == ["yes/no"] and first["picture"] == 0
 
 
 def test_only_the_worst_on_demand():
