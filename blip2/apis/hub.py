@@ -89,9 +89,8 @@ def get_model(
     `device_map` (with `max_memory` and `offload_folder`) spreads the model over devices through accelerate, instead of
     `device`. `precision` is 'fp32', 'bf16', 'fp16' or 'auto' (see `default_precision`): the type that the weights of
     linear, convolution and embedding layers are kept in; use the model under `torch.autocast` then, as inferencers do.
-    `url_mapping` is a pattern and its
-    replacement for the weights' address, for a mirror. Other arguments override fields of the config's `model`
-    (``prompt='a picture of'``, ``vision_backbone={'img_size': 224}``).
+    `url_mapping` is a pattern and its replacement for the weights' address, for a mirror. Other arguments override
+    fields of the config's `model` (``prompt='a picture of'``, ``vision_backbone={'img_size': 224}``).
 
     The model carries its config as ``_config`` and its `ModelEntry` (None for a config without one) as ``_metainfo``.
 
@@ -107,7 +106,7 @@ def get_model(
         raise ValueError(f"device={str(device)!r} and device_map exclude each other: give one of them")
     if device_map is None and (offload_folder is not None or max_memory is not None):
         raise ValueError("offload_folder and max_memory have no meaning without device_map")
-    from blip2.apis.inferencers.placement import precision_name, spread_over_devices, store_weights_in
+    from blip2.apis.inferencers.placement import pick_device, precision_name, spread_over_devices, store_weights_in
 
     precision = precision_name(precision)
     with _naming_the_download(entry):
@@ -116,7 +115,8 @@ def get_model(
             follow_source(config, opened)
         built = _built_for(opened, config, kwargs, known=entry is not None)
         if precision == "auto":
-            precision = default_precision(built, device or "cpu")
+            spread = pick_device(None) if device_map is not None else "cpu"
+            precision = default_precision(built, device or spread)
         store_weights_in(built, precision)
         if device_map is not None:
             built = spread_over_devices(built, device_map, offload_folder, max_memory, opened)  # type: ignore[assignment]

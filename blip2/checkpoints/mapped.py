@@ -19,14 +19,13 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakTensorKeyDictionary
 
-_MARK = "_window_on_a_file"
 # Linux's numbers; other systems do without (and hold more memory for a while).
 _WILLNEED, _DONTNEED, _HUGEPAGE = 3, 4, 14
 _SMALL = 1 << 16  # bytes; what is smaller shares its pages with others
 _PIECE = 1 << 21  # numbers that are copied at a time
 _LARGE = 1 << 22  # bytes from which on pages of 2 MB pay
 _ROOMS: Any = threading.local()
-_MAPPINGS = WeakTensorKeyDictionary()  # beside the tensors: what is set on one would be saved with it
+_MAPPINGS = WeakTensorKeyDictionary()  # of windows; beside them, since what is set on a tensor is saved with it
 
 
 @dataclass(frozen=True)
@@ -45,14 +44,13 @@ def mark_as_windows(tensors: Sequence[Tensor], path: Path) -> None:
     mapping = _mapping(tensors[0].data_ptr()) if tensors else None
     if mapping is not None and mapping.path == str(path.resolve()):
         for tensor in tensors:
-            setattr(tensor, _MARK, True)
             _MAPPINGS[tensor] = mapping
 
 
 def expect(tensors: Iterable[Tensor]) -> None:
     """Have the system begin to read these tensors' parts of their files."""
     for tensor in tensors:
-        if hasattr(tensor, _MARK):
+        if tensor in _MAPPINGS:
             _advise(tensor, _WILLNEED, _SMALL)
 
 
@@ -61,7 +59,7 @@ def taken(tensor: Tensor, dtype: torch.dtype | None = None, device: torch.device
     copy = torch.empty_like(tensor, dtype=dtype, device=device, memory_format=torch.contiguous_format)
     if copy.device.type == "cpu":
         _advise(copy, _HUGEPAGE, _LARGE)
-    if not hasattr(tensor, _MARK) or not tensor.is_contiguous():
+    if tensor not in _MAPPINGS or not tensor.is_contiguous():
         return copy.copy_(tensor)
     if tensor.nbytes >= _LARGE and _read(tensor, copy):
         return copy
@@ -77,9 +75,7 @@ def _read(window: Tensor, copy: Tensor) -> bool:
 
     False, with nothing done that matters, where the file isn't there any more (the mapping holds on to it).
     """
-    mapping = _MAPPINGS.get(window)
-    if mapping is None:
-        return False
+    mapping = _MAPPINGS[window]
     start = window.data_ptr() - mapping.first + mapping.offset
     if not mapping.first <= window.data_ptr() <= mapping.end - window.nbytes:
         return False
@@ -124,7 +120,7 @@ def _fill(tensor: Tensor, file: int, start: int) -> bool:
 
 def release(tensor: Tensor) -> None:
     """Give the memory of a window back; it is read again when somebody looks. Other tensors are left alone."""
-    if hasattr(tensor, _MARK):
+    if tensor in _MAPPINGS:
         _advise(tensor, _DONTNEED, _SMALL)
 
 

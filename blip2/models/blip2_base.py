@@ -107,6 +107,15 @@ def select_pictures(pictures: PictureKeysValues, index: Tensor) -> PictureKeysVa
     )
 
 
+def join_pictures(*groups: PictureKeysValues) -> PictureKeysValues:
+    """The pictures of all `groups`, one after another."""
+    layers = zip(*groups, strict=True)
+    return tuple(
+        None if parts[0] is None else (torch.cat([k for k, _ in parts]), torch.cat([v for _, v in parts]))
+        for parts in layers
+    )
+
+
 def dtype_of(module: nn.Module) -> torch.dtype:
     """The dtype of a part's weights: inputs are cast at the borders, so that parts may differ in precision."""
     return next(module.parameters()).dtype

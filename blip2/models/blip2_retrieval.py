@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from blip2.registry import MODELS
 from blip2.structures import DataSample
 
-from .blip2_base import Blip2Base, PictureKeysValues, build_part, select_pictures
+from .blip2_base import Blip2Base, PictureKeysValues, build_part, join_pictures, select_pictures
 from .checks import check_choice, check_keys
 from .contrastive import LABEL_SMOOTHING, contrastive_loss, gather_rows, hard_negatives, same_item, similarity
 from .draw import check_count
@@ -339,7 +339,7 @@ class Blip2Retrieval(Blip2Base):
         if get_world_size() > 1:
             everyone = gather_rows(image_embeds, with_gradient=True)
             theirs = self.multimodal_backbone.project_encoder(everyone.index_select(0, others))
-            pictures = _joined(pictures, theirs)
+            pictures = join_pictures(pictures, theirs)
             others = len(right) + torch.arange(len(others), device=right.device)
         numbers = torch.cat((right, others, own))
         all_ids, all_masks = gather_rows(input_ids), gather_rows(attention_mask)
@@ -393,12 +393,3 @@ class Blip2Retrieval(Blip2Base):
         if message not in self._told:
             self._told.add(message)
             print_log(message, "current", logging.WARNING)
-
-
-def _joined(*groups: PictureKeysValues) -> PictureKeysValues:
-    """The pictures of all `groups`, one after another."""
-    layers = zip(*groups, strict=True)
-    return tuple(
-        None if parts[0] is None else (torch.cat([k for k, _ in parts]), torch.cat([v for _, v in parts]))
-        for parts in layers
-    )

@@ -38,6 +38,8 @@ class _Compiled:
             return self.plain(*args, **kwargs)
         try:
             return self.run(*args, **kwargs)
+        except torch.OutOfMemoryError:
+            raise
         except Exception as error:
             # An error of the input comes again here, and is then the caller's.
             result = self.plain(*args, **kwargs)

@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-# Parameters below which a model's products are so small that casting around them costs what bf16 saves
-# (docs/performance.md has the times of the models in this package, which have 5 to 7 million).
+# Parameters below which a model is done in milliseconds, so that exact answers are worth more than the time. (bf16
+# makes the models of this package, which have 5 to 7 million, faster as well: docs/performance.md.)
 SMALL = 50_000_000
 # What Linux calls the instructions: x86's two, Arm's one.
 _FLAGS = frozenset({"avx512_bf16", "amx_bf16", "bf16"})

@@ -17,8 +17,8 @@ def draw_heat_map(
 
     Args:
         picture: of any mode and size.
-        heat: h×w numbers, 0 or more; stretched over the picture. Where it is 0 the grey
-            picture shows. Colours follow the square root, so that a weak place is seen beside a strong one.
+        heat: h×w numbers, 0 or more; stretched over the picture. Where it is 0 the grey picture shows. Colours follow
+            the square root, so that a weak place is seen beside a strong one.
         peak: the number that is hottest; by default the map's own largest. Give one for maps that shall be compared.
         opacity: 0 to 1, how much the hottest place covers.
 

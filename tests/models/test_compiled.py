@@ -55,6 +55,19 @@ def test_where_nothing_can_be_compiled_it_goes_on_and_says_so_once_a_part(model,
     assert all("goes on without" in text for _, text in logged)
 
 
+def test_a_full_memory_is_no_reason_to_go_on_uncompiled(model, logged):
+    def backend(graph, inputs):
+        def run(*arguments):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        return run
+
+    compile_encoders(model, backend=backend)
+    with torch.no_grad(), pytest.raises(torch.OutOfMemoryError, match="the image encoder: the memory does not suffice"):
+        model.encode_image(torch.zeros(1, 3, 28, 28))
+    assert logged == []
+
+
 def test_an_error_of_the_input_is_the_callers(model, logged):
     compile_encoders(model, backend="eager")
     with pytest.raises((RuntimeError, ValueError)):

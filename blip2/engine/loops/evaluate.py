@@ -68,9 +68,9 @@ class EvaluationLoop(BaseLoop):
                 metric.collect_device = (
                     "gpu"  # through the process group (of any kind), not a `.dist_test` in this folder
                 )
-        if precision == "auto":
-            precision = "fp16" if fp16 else self._default_precision()
-        self.precision = "fp16" if fp16 and precision == "fp32" else precision_name(precision)
+        if fp16 and precision in ("auto", "fp32"):
+            precision = "fp16"
+        self.precision = self._default_precision() if precision == "auto" else precision_name(precision)
         self.skip_bad_images = skip_bad_images
 
     def _default_precision(self) -> str:
