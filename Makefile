@@ -1,5 +1,5 @@
-# The steps of .ci/run, one at a time; `make check` is what to run before a change is handed in.
-# Needs an active virtual environment, but for `make setup`, which makes one in .venv.
+# The steps of .ci/run, one at a time. `make check` runs them here, `make ci` in a fresh copy, as is done before a change
+# is handed in. All but `make setup`, which makes one in .venv, need an active virtual environment.
 .PHONY: help setup lint format types docs test check ci
 .DEFAULT_GOAL := help
 

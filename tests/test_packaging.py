@@ -166,5 +166,13 @@ def test_the_sdist_holds_what_the_tests_and_the_docs_need(unpacked):
     for folder in ("blip2", *RESOURCES, "tests", "docs", ".ci", ".dev_scripts"):
         wanted = files_below(ROOT / folder)
         assert {name for name in wanted if not (unpacked / name).is_file()} == set()
-    for name in ("README.md", "CHANGELOG.md", "CONTRIBUTING.md", "CITATION.cff", "LICENSE", "pyproject.toml"):
+    for name in (
+        "Makefile",
+        "README.md",
+        "CHANGELOG.md",
+        "CONTRIBUTING.md",
+        "CITATION.cff",
+        "LICENSE",
+        "pyproject.toml",
+    ):
         assert (unpacked / name).is_file()
