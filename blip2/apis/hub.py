@@ -182,7 +182,7 @@ def inference_model(model: str | Path | Config | nn.Module, *args: Any, **kwargs
         raise TypeError(f"model must be a model name, a config or a model, not {type(model).__name__}")
     if not args:
         raise TypeError("inference_model needs a picture: inference_model(model, 'picture.jpg')")
-    kind = inferencer_for(_task_source(model), args[0])
+    kind = inferencer_for(task_source(model), args[0])
     build_names = set(inspect.signature(kind).parameters) - {"model", "kwargs"}
     build = {name: kwargs.pop(name) for name in list(kwargs) if name in build_names}
     if "prototype" in build_names and "prototype" not in build:
@@ -193,7 +193,7 @@ def inference_model(model: str | Path | Config | nn.Module, *args: Any, **kwargs
     return results[0] if kind.is_single(*args, **kwargs) else results
 
 
-def _task_source(model: str | Path | Config | nn.Module) -> Any:
+def task_source(model: str | Path | Config | nn.Module) -> Any:
     """What tells the task: a name of the zoo, the model itself, or the class that a config builds."""
     if isinstance(model, nn.Module) or str(model) in model_entries():
         return str(model) if isinstance(model, Path) else model

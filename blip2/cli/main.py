@@ -18,6 +18,7 @@ COMMANDS = {
     "chat": ("blip2.cli.chat", "talk about a picture, question by question"),
     "match": ("blip2.cli.match", "score how well texts fit a picture"),
     "search": ("blip2.cli.search", "find the pictures of a folder that fit a text or resemble a picture"),
+    "demo": ("blip2.cli.demo", "try the models on a web page"),
     "explain": ("blip2.cli.explain", "draw where a word, or a query, has the model look"),
     "features": ("blip2.cli.features", "write features of pictures and texts to a file"),
     "check-dataset": ("blip2.cli.check_dataset", "look whether the data of a config are there and whole"),
