@@ -16,6 +16,10 @@ ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", "CONTRIBUTING.md", "docs/checkpoints.md", "docs/get_started.md", "docs/visualization.md"]
 SHELLS = {"python": [sys.executable, "-c"], "shell": ["bash", "-euo", "pipefail", "-c"]}
 # A test that a page shows is called as well.
+# A config that a page shows is loaded.
+LOAD_CONFIG = (
+    "from pathlib import Path\nfrom blip2 import load_config\nPath('it.py').write_text({!r})\nload_config('it.py')"
+)
 CALL_TESTS = "\nfor name, value in list(globals().items()):\n    if name.startswith('test_'):\n        value()\n"
 
 
@@ -40,14 +44,23 @@ def runnable() -> list[tuple[str, str, str]]:
 def test_the_block_runs(page, language, text, tmp_path):
     assert is_offline()
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    command = text
+    if language == "python":
+        command = LOAD_CONFIG.format(text) if text.startswith("_base_") else text + CALL_TESTS
     done = subprocess.run(
-        [*SHELLS[language], text + CALL_TESTS if language == "python" else text],
+        [*SHELLS[language], command],
         cwd=tmp_path,
         env={**os.environ, "PATH": path},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, f"{text}\n{done.stdout[-2000:]}\n{done.stderr[-3000:]}"
+    printed = done.stdout.splitlines()
+    for said in re.findall(
+        r"^\s*print\(.*\)  # (.+)$", text, re.MULTILINE
+    ):  # what a page says that it prints, in order
+        assert said in printed, f"{text}\nprinted:\n{done.stdout[-2000:]}"
+        del printed[: printed.index(said) + 1]
 
 
 def test_what_is_not_run_says_why():
