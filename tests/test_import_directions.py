@@ -121,3 +121,9 @@ def test_importing_the_package_pulls_in_nothing_heavy(statement):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     heavy = {"torch", "torchvision", "timm", "transformers", "mmcv", "mmengine.runner", "matplotlib", "cv2"}
     assert heavy & set(done.stdout.split()) == set()
+
+
+def test_each_part_has_a_folder_of_tests():
+    parts = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
+    folders = {path.name for path in Path(__file__).parent.iterdir() if path.is_dir()}
+    assert parts - folders == set()
