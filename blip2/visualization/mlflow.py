@@ -22,17 +22,24 @@ class MLflowVisBackend(MMMLflowVisBackend):
     Raises `MissingPackageError` at once when the package ``mlflow`` is not installed.
     """
 
-    def __init__(self, save_dir: str, *args: Any, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        save_dir: str,
+        *args: Any,
+        tracking_uri: str | None = None,
+        artifact_location: str | None = None,
+        **kwargs: Any,
+    ) -> None:
         if find_spec("mlflow") is None:
             raise MissingPackageError(
                 "vis_backends names MLflowVisBackend, but the package mlflow is not installed: `pip install mlflow`, "
                 "or leave the backend out"
             )
-        super().__init__(save_dir, *args, **kwargs)
-        folder = Path(save_dir).resolve()
-        if self._tracking_uri is None:
-            self._tracking_uri = f"sqlite:///{folder / 'mlflow.db'}"
-            self._artifact_location = self._artifact_location or (folder / "artifacts").as_uri()
+        if tracking_uri is None:
+            folder = Path(save_dir).resolve()
+            tracking_uri = f"sqlite:///{folder / 'mlflow.db'}"
+            artifact_location = artifact_location or (folder / "artifacts").as_uri()
+        super().__init__(save_dir, *args, tracking_uri=tracking_uri, artifact_location=artifact_location, **kwargs)
 
     def add_image(self, name: str, image: NDArray, step: int = 0, **kwargs: Any) -> None:
         """Keeps an RGB picture H×W×3 under its name and step."""
