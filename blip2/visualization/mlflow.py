@@ -25,6 +25,7 @@ class MLflowVisBackend(MMMLflowVisBackend):
     def __init__(
         self,
         save_dir: str,
+        exp_name: str | None = None,
         *args: Any,
         tracking_uri: str | None = None,
         artifact_location: str | None = None,
@@ -38,8 +39,12 @@ class MLflowVisBackend(MMMLflowVisBackend):
         if tracking_uri is None:
             folder = Path(save_dir).resolve()
             tracking_uri = f"sqlite:///{folder / 'mlflow.db'}"
+            # Of a name of its own: MLflow brings the experiment "Default", whose files go to the current folder.
+            exp_name = exp_name or "blip2"
             artifact_location = artifact_location or (folder / "artifacts").as_uri()
-        super().__init__(save_dir, *args, tracking_uri=tracking_uri, artifact_location=artifact_location, **kwargs)
+        super().__init__(
+            save_dir, exp_name, *args, tracking_uri=tracking_uri, artifact_location=artifact_location, **kwargs
+        )
 
     def add_image(self, name: str, image: NDArray, step: int = 0, **kwargs: Any) -> None:
         """Keeps an RGB picture H×W×3 under its name and step."""

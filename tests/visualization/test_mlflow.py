@@ -41,9 +41,8 @@ def test_pictures_are_kept_as_png_under_their_step_and_runs_in_a_database(asked,
     said = {name: args for name, args, _ in asked}
     folder = tmp_path / "vis_data"
     assert said["set_tracking_uri"] == (f"sqlite:///{folder / 'mlflow.db'}",)
-    assert next(kwargs for name, _, kwargs in asked if name == "create_experiment") == {
-        "artifact_location": (folder / "artifacts").as_uri()
-    }
+    created = next((args, kwargs) for name, args, kwargs in asked if name == "create_experiment")
+    assert created == (("blip2",), {"artifact_location": (folder / "artifacts").as_uri()})
     image, name = said["log_image"]
     assert name == "one_3.png" and image.shape[2] == 3
 
