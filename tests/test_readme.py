@@ -13,7 +13,19 @@ from blip2.apis.metafile import model_entries
 from blip2.checkpoints import is_offline
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "CONTRIBUTING.md", "docs/checkpoints.md", "docs/get_started.md", "docs/visualization.md"]
+# Pages whose blocks are run each by itself; tests/docs has those whose blocks build on one another.
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    "docs/checkpoints.md",
+    "docs/configs.md",
+    "docs/get_started.md",
+    "docs/inference.md",
+    "docs/testing.md",
+    "docs/training.md",
+    "docs/visualization.md",
+    "docs/web_demo.md",
+]
 SHELLS = {"python": [sys.executable, "-c"], "shell": ["bash", "-euo", "pipefail", "-c"]}
 # A test that a page shows is called as well.
 # A config that a page shows is loaded.

@@ -9,6 +9,7 @@ from blip2.evaluation.gathered import GatheredMetric
 from blip2.registry import METRICS
 from blip2.structures.scene import Scene
 from blip2.structures.scene_reading import judge_caption
+from blip2.utils.errors import AnnotationError
 
 
 @METRICS.register_module()
@@ -35,7 +36,7 @@ class SceneCaptionAccuracy(GatheredMetric):
         for sample in data_samples:
             key = str(sample["image_id"])
             if key not in self.scenes:
-                raise KeyError(f"picture {key} has no scene graph; the scene file belongs to another split")
+                raise AnnotationError(f"picture {key} has no scene graph: the scene file belongs to another split")
             self.results.append((key, judge_caption(sample["pred_caption"], self.scenes[key])))
 
     def compute_metrics(self, results: list) -> dict[str, float]:

@@ -11,6 +11,7 @@ from blip2.datasets.scenes.sample import random_scene
 from blip2.evaluation import DocumentAccuracy, SceneCaptionAccuracy
 from blip2.structures.scene import COLOURS, CONVERSE, SHAPES, Scene, SceneObject
 from blip2.structures.scene_reading import judge_caption
+from blip2.utils.errors import AnnotationError
 
 RED_CIRCLE = SceneObject("circle", "red", "small", "striped", 0.2, 0.2, 0.1)
 BLUE_SQUARE = SceneObject("square", "blue", "large", "plain", 0.8, 0.25, 0.16)
@@ -133,7 +134,7 @@ def test_a_missing_scene_file_or_picture_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="blip2 scenes"):
         SceneCaptionAccuracy(str(tmp_path / "none.json"))
     (tmp_path / "scenes.json").write_text(json.dumps({"1": TWO.to_dict()}))
-    with pytest.raises(KeyError, match="picture 7"):
+    with pytest.raises(AnnotationError, match="picture 7"):
         SceneCaptionAccuracy(str(tmp_path / "scenes.json")).process(None, [sample(7, "")])
 
 

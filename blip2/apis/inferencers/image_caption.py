@@ -15,8 +15,8 @@ class ImageCaptionInferencer(BaseInferencer):
     Examples:
         >>> from blip2 import ImageCaptionInferencer
         >>> inferencer = ImageCaptionInferencer("blip2-tiny_shapes-caption")
-        >>> inferencer("demo/scene_0.png")[0]["pred_caption"]  # doctest: +SKIP
-        'a small red circle above a large blue square'
+        >>> inferencer("demo/scene_1.png")[0]["pred_caption"]  # doctest: +SKIP
+        'a purple ring on the left of a red square'
         >>> inferencer(["a.png", "b.png"], batch_size=2, num_beams=3, show_dir="captioned")  # doctest: +SKIP
 
     `prompt` is a text that all captions continue, or a list of texts, one a picture (instructed generation).

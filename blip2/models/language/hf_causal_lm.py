@@ -18,6 +18,8 @@ from blip2.models.freeze import freeze
 from blip2.registry import MODELS
 from blip2.utils.resources import resolve_resource
 
+from .hf_cache import cache_argument
+
 # Copies of a prompt's keys and values that `look_ahead` makes at a time.
 _COPIES = 32
 
@@ -57,6 +59,7 @@ class HFCausalLM(nn.Module):
         self.config = hf_config
         base = self._base_model()
         self._takes_positions = "position_ids" in inspect.signature(base.forward).parameters
+        self._cache_argument = cache_argument(base)
         self._head_checked = False
 
     @property
@@ -134,9 +137,9 @@ class HFCausalLM(nn.Module):
         output = self._base_model()(
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
-            past_key_values=cache,
             use_cache=cache is not None,
             return_dict=True,
+            **{self._cache_argument: cache},
             **positions,
         )
         return output.last_hidden_state

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from blip2.registry import MODELS
 
 from .architectures import t5_config
+from .hf_cache import cache_argument
 from .weights import keep_tied, load_hf_weights
 
 _TIED = ("shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight")
@@ -142,8 +143,8 @@ class T5ForConditionalGeneration(nn.Module):
             input_ids=ids,
             encoder_hidden_states=encoded,
             encoder_attention_mask=attention_mask,
-            past_key_values=cache,
             use_cache=cache is not None,
+            **{cache_argument(self.decoder): cache},
         )
         return output.last_hidden_state
 
