@@ -1,9 +1,9 @@
 """Whether a model fits, told before it is built."""
 
-from pathlib import Path
-
 import torch
 from mmengine.config import Config
+
+from blip2.utils.memory import free_bytes
 
 from .work import count_parameters
 
@@ -29,14 +29,3 @@ def check_memory(config: Config, kind: str, device: torch.device, *, peer: str |
             f"{needed / 1e9:,.0f} GB with room to compute, and {free / 1e9:,.0f} GB are free; {less}--preset mid fits "
             "nearly everywhere"
         )
-
-
-def free_bytes(device: torch.device) -> int | None:
-    """Memory that can be had; None where there is no telling."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), None)

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from mmengine.dist import all_gather_object, get_dist_info, is_main_process
+from mmengine.dist import get_dist_info, is_main_process
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from blip2.engine.data import Batch, Place, places
 from blip2.engine.errors import OptionError
+from blip2.engine.feature_store import FeatureStore
 from blip2.engine.gallery import Gallery, gallery_of, gather_rows
 from blip2.engine.hooks import VisualizationHook
 from blip2.engine.precision import autocast
@@ -60,7 +61,9 @@ class RetrievalLoop(EvaluationLoop):
 
     def predict(self, loader: DataLoader) -> tuple[dict[int, dict], dict[int, Any]]:
         """The samples, not ranked yet; pictures' features stay with the process that made them."""
-        self._pictures: list[tuple[list[int], dict[str, Tensor]]] = []
+        self._features: list[tuple[list[int], Tensor]] = []
+        # N×Dv numbers a picture: too much for the memory of many a GPU.
+        self._patches = FeatureStore(len(loader.dataset), self.runner.work_dir)  # type: ignore[arg-type]
         return super().predict(loader)
 
     @torch.no_grad()
@@ -71,25 +74,22 @@ class RetrievalLoop(EvaluationLoop):
         with autocast(self._device_type(), self.precision):
             data = model.data_preprocessor(batch.data, False)
             features = model.image_features(data["images"])
-        kept = {"image_feat": features["image_feat"]}
-        if not getattr(model, "fast_match", False):
-            # N×Dv numbers a picture: too much for the memory of many a GPU.
-            kept["image_embeds"] = features["image_embeds"].cpu()
         indices = [place for index in batch.indices for place in places(index)]
-        self._pictures.append((indices, kept))
+        self._features.append((indices, features["image_feat"]))
+        if not getattr(model, "fast_match", False):
+            self._patches.put(indices, features["image_embeds"])
         # Nothing is predicted before all features are there.
         self._hook("after", "_iter", batch_idx=number, data_batch=batch.data, outputs=[])
         return {index: as_dict(sample) for index, sample in zip(indices, data["data_samples"], strict=True)}
 
-    def _image_features(self, places: dict[int, int]) -> dict[str, Tensor]:
-        """The features of all pictures in the gallery's order; `places` are theirs by index."""
-        pictures = [([places[index] for index in indices], features) for indices, features in self._pictures]
-        self._pictures = []
-        names = sorted(set().union(*all_gather_object([name for _, part in pictures for name in part])))
-        gathered = {}
-        for name in names:
-            rows = [(numbers, part.pop(name)) for numbers, part in pictures]
-            gathered[name] = gather_rows(rows, len(places), "cpu" if name == "image_embeds" else self._device())
+    def _image_features(self, order: Sequence[int]) -> dict[str, Tensor]:
+        """The features of all pictures in the gallery's order: that of the indices `order`, which rise."""
+        place_of = {index: place for place, index in enumerate(order)}
+        rows = [([place_of[index] for index in indices], features) for indices, features in self._features]
+        self._features = []
+        gathered = {"image_feat": gather_rows(rows, len(order), self._device())}
+        if not getattr(self.runner.bare_model, "fast_match", False):
+            gathered["image_embeds"] = self._patches.gathered(order)
         return gathered
 
     def _text_features(self, texts: Sequence[str]) -> dict[str, Tensor]:
@@ -118,10 +118,12 @@ class RetrievalLoop(EvaluationLoop):
         ordered = [samples[index] for index in order]
         gallery = gallery_of(ordered)
         with torch.no_grad(), autocast(self._device_type(), self.precision):
-            pictures = self._image_features({index: place for place, index in enumerate(order)})
+            pictures = self._image_features(order)
             texts = self._text_features(gallery.texts)
             _refuse_not_finite(pictures, texts, gallery)
             i2t, t2i = self.runner.bare_model.predict_all(pictures, texts)
+        del pictures
+        self._patches.close()
         shape = len(gallery.picture_ids), len(gallery.texts)
         if tuple(i2t.shape) != shape or tuple(t2i.shape) != shape[::-1]:
             raise ValueError(
