@@ -101,7 +101,7 @@ class FeatureStore:
         amount = f"{size / 1e9:,.1f} GB"
         if size * world_size > there:
             raise OptionError(
-                f"the pictures' features take {amount} in each of {world_size} process(es), and {free / 1e9:,.1f} GB of "
+                f"the pictures' features take {amount} in each of {world_size} process(es); {free / 1e9:,.1f} GB of "
                 f"memory and {there / 1e9:,.1f} GB of disk in {self.folder} are free: use --precision bf16, a "
                 "--work-dir on a larger disk, or fast_match=True"
             )
