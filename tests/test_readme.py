@@ -17,6 +17,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [
     "README.md",
     "CONTRIBUTING.md",
+    "docs/analysis.md",
     "docs/checkpoints.md",
     "docs/configs.md",
     "docs/get_started.md",

@@ -226,7 +226,8 @@ class Qformer(BaseModule):
 
     def _to_own_dtype(self, x: Tensor) -> Tensor:
         # The vision backbone may run at a lower precision than the Q-Former. Autocast sees to it by itself.
-        return x if torch.is_autocast_enabled(x.device.type) else x.to(self.bert.embeddings.LayerNorm.weight.dtype)
+        cast_later = not x.is_meta and torch.is_autocast_enabled(x.device.type)  # on meta torch cannot tell
+        return x if cast_later else x.to(self.bert.embeddings.LayerNorm.weight.dtype)
 
 
 def _additive_mask(mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
