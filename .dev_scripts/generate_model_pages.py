@@ -132,16 +132,22 @@ print(inferencer("a cat on a chair")[0])""",
 }
 
 
+NEEDS_WEIGHTS = "<!-- not run: fetches gigabytes; the small models' page has the same and is run -->\n"
+NEEDS_DATA = "<!-- not run: needs the data sets -->\n"
+
+
 def _usage(entries: list[ModelEntry], root: Path) -> Iterator[str]:
+    fetched = NEEDS_WEIGHTS if any("://" in (entry.weights or "") for entry in entries) else ""
     first_of = {task: entry.name for entry in reversed(entries) for task in entry.tasks}
     for task, (purpose, code, command) in _EXAMPLES.items():
         if task in first_of:
             name = first_of[task]
             yield f"**{purpose}**"
-            yield f"```python\n{code.replace('{}', name)}\n```"
+            yield f"{fetched}```python\n{code.replace('{}', name)}\n```"
             yield f"On the command line: `{command.replace('{}', name)}`."
     yield "**Use the model**"
-    yield f'```python\nfrom blip2 import get_model\n\nmodel = get_model("{entries[0].name}", pretrained=True)\n```'
+    code = f'from blip2 import get_model\n\nmodel = get_model("{entries[0].name}", pretrained=True)'
+    yield f"{fetched}```python\n{code}\n```"
     tests, trainings = [], []
     for entry in entries:
         config, weights = _relative(entry.config, root), _weights_argument(entry, root)
@@ -150,7 +156,7 @@ def _usage(entries: list[ModelEntry], root: Path) -> Iterator[str]:
         if entry.converted_from or "://" not in (entry.weights or ""):  # the others are there to be tested
             trainings.append(f"python tools/train.py {config}{start}")
     for title, commands in {"Test": tests, "Train": trainings}.items():
-        yield f"**{title}**\n\n```shell\n" + "\n".join(dict.fromkeys(commands)) + "\n```"
+        yield f"**{title}**\n\n{NEEDS_DATA}```shell\n" + "\n".join(dict.fromkeys(commands)) + "\n```"
 
 
 def _tables(entries: list[ModelEntry], root: Path) -> Iterator[str]:

@@ -18,15 +18,21 @@ PAGES = [
     "README.md",
     "CONTRIBUTING.md",
     "docs/analysis.md",
+    "docs/benchmarks.md",
     "docs/checkpoints.md",
     "docs/configs.md",
+    "docs/datasets.md",
     "docs/get_started.md",
     "docs/how_it_works.md",
     "docs/inference.md",
     "docs/migration.md",
     "docs/offline.md",
+    "docs/performance.md",
     "docs/precision_memory.md",
+    "docs/pretraining.md",
+    "docs/protocols.md",
     "docs/testing.md",
+    "docs/tiny_model.md",
     "docs/training.md",
     "docs/troubleshooting.md",
     "docs/visualization.md",
@@ -79,6 +85,17 @@ def test_the_block_runs(page, language, text, tmp_path):
     ):  # what a page says that it prints, in order
         assert said in printed, f"{text}\nprinted:\n{done.stdout[-2000:]}"
         del printed[: printed.index(said) + 1]
+
+
+def test_every_page_with_blocks_is_run():
+    cards = [f"configs/{folder}/README.md" for folder in ("blip2", "blip2_tiny")]
+    in_order = [f"docs/{page}.md" for page in ("extending", "finetuning", "new_task")]  # tests/docs has a file for each
+    pages = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in ROOT.glob("docs/*.md")), *cards]
+    left = [page for page in pages if page not in PAGES and any(kind in SHELLS for _, kind, _ in blocks(page))]
+    assert sorted(left) == sorted([*in_order, *cards])
+    assert all((ROOT / f"tests/docs/test_{Path(page).stem}.py").is_file() for page in in_order)
+    run = {card: [kind for comment, kind, _ in blocks(card) if kind in SHELLS and not comment] for card in cards}
+    assert list(map(len, run.values())) == [0, 5]  # tests/docs/test_model_cards.py runs the small models' five
 
 
 def test_what_is_not_run_says_why():
