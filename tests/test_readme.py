@@ -64,6 +64,7 @@ def runnable() -> list[tuple[str, str, str]]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("page", "language", "text"), runnable())
 def test_the_block_runs(page, language, text, tmp_path):
     assert is_offline()

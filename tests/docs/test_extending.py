@@ -43,6 +43,7 @@ for row, scores in enumerate(rank(lm, prompts, None, texts).tolist()):
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(MODEL not in model_entries(), reason=f"{MODEL} is not in this zoo")
 def test_the_page_runs_from_top_to_bottom(tmp_path):
     page = [text for comment, text in BLOCKS if not comment.startswith("not run:")]

@@ -33,6 +33,7 @@ def run(language, text):
         assert blip2.main(arguments) == 0, line
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not set(SMALL) <= set(model_entries()), reason=f"{', '.join(SMALL)} are not in this zoo")
 def test_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -31,6 +31,7 @@ def test_the_config_has_fewer_than_15_lines():
     assert len([line for line in config().splitlines() if line.strip() and not line.startswith("#")]) < 15
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(MODEL not in model_entries(), reason=f"{MODEL} is not in this zoo")
 def test_the_page_runs_from_top_to_bottom(tmp_path):
     package = str(Path(blip2.__file__).resolve().parents[1])

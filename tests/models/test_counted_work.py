@@ -9,6 +9,7 @@ from collections import Counter
 import pytest
 import torch
 
+from blip2.models import blip2_retrieval
 from blip2.structures import DataSample
 
 BEAMS, NEW, QUERIES, PATCHES = 3, 5, 6, 5  # patches of 28 px in pieces of 14, and the class token
@@ -143,3 +144,28 @@ def test_both_directions_match_a_pair_once_and_project_a_picture_once(retrieval_
     padded = sum(int(row.sum()) * int(lengths[row].max()) for row in best if row.any())
     assert padded < int(best.sum()) * int(lengths.max())  # texts are padded to the longest of a picture's, no further
     assert found["text tokens"] == padded
+
+
+def test_texts_of_one_picture_are_padded_within_groups_of_similar_length(retrieval_model, liven, count, monkeypatch):
+    monkeypatch.setitem(blip2_retrieval.TEXTS, "cpu", 3)
+    model = retrieval_model()
+    liven(model.eval(), 3)
+    texts = [
+        "birds",
+        "a small cup on the hill",
+        "blue",
+        "a red boat",
+        "two birds sit",
+        "the boat",
+        "the red cup on a hill",
+    ]
+    with torch.no_grad():
+        embeds, (ids, mask, _) = model.encode_image(pictures(1)), model.tokenize(texts)
+        one_by_one = torch.cat([model.itm_logits(embeds, ids[row : row + 1], mask[row : row + 1]) for row in range(7)])
+        found = count(model, RETRIEVAL)
+        logits = model.itm_logits(embeds, ids, mask)
+    torch.testing.assert_close(logits, one_by_one, atol=1e-5, rtol=1e-5)
+    lengths = sorted(mask.sum(1).tolist())
+    groups = [lengths[start : start + 3] for start in range(0, 7, 3)]
+    assert found["text tokens"] == sum(len(group) * max(group) for group in groups) < 7 * lengths[-1]
+    assert found["cross-attended patches"] == PATCHES  # the picture's keys and values serve all groups

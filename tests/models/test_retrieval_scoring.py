@@ -80,7 +80,7 @@ def test_fast_match_is_similarity_and_texts_times_pictures_the_other_way(model):
 
 def test_portions_change_nothing(model, monkeypatch):
     expected = model.predict_all(*features(model))
-    monkeypatch.setattr(blip2_retrieval, "TEXTS", 2)
+    monkeypatch.setitem(blip2_retrieval.TEXTS, "cpu", 2)
     monkeypatch.setattr(retrieval_scoring, "_CHUNK", 100)
     assert_close(model.predict_all(*features(model)), expected, atol=1e-5, rtol=1e-5)
 
