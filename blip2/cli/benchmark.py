@@ -25,6 +25,7 @@ examples:
   {prog} load                                  # time and memory of loading weights; {prog} load --help
   {prog} --task retrieval --peer mmpretrain=/envs/mmpretrain/bin/python
   {prog} --suite --peer mmpretrain=PYTHON --peer lavis=PYTHON --json suite.json --plot suite.png
+  {prog} --growth num-beams=1,3,5,8            # how the stages grow; pixels=224,364,490 works too
   {prog} --cold-start                          # process start to first caption of the small model
 
 Weights are random, pictures and texts are drawn, so nothing is fetched. Answers (token ids; for retrieval candidates
@@ -57,6 +58,12 @@ def build_parser(prog: str) -> argparse.ArgumentParser:
         "--suite", action="store_true", help="all comparisons that have a target, one after another; tens of minutes"
     )
     what.add_argument("--cold-start", action="store_true", help="time the first caption of a fresh process instead")
+    parser.add_argument(
+        "--growth",
+        type=_varied,
+        metavar="NAME=N,N…",
+        help="time blip2 alone at several values of one of the numbers below, or of 'pixels'",
+    )
     work = parser.add_argument_group("work (default: the preset's, or mid's)")
     work.add_argument("--batch-size", type=_positive, metavar="N", help="pictures in a round; of retrieval the gallery")
     work.add_argument("--num-beams", type=_positive, metavar="N", help="beams of the search; 1 is greedy")
@@ -96,7 +103,7 @@ def main(argv: list[str] | None = None, prog: str = "blip2 benchmark") -> int:
 
         return load(arguments[1:], f"{prog} load")
     args = build_parser(prog).parse_args(arguments)
-    run = _suite if args.suite else _cold_start if args.cold_start else _benchmark
+    run = _suite if args.suite else _cold_start if args.cold_start else _growth if args.growth else _benchmark
     try:
         for file in (args.json, args.plot):
             if file:
@@ -146,11 +153,33 @@ def _benchmark(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
     return report.as_dict(), render(report), EXIT_FAILED if report.void else EXIT_FINE
 
 
+def _growth(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
+    from blip2.apis.config import load_config
+    from blip2.benchmark.growth import growth, render
+    from blip2.benchmark.work import WORKS, preset
+
+    if args.peer or args.peer_precision or args.plot:
+        raise ValueError("--growth times blip2 alone and draws nothing: leave out --peer, --peer-precision and --plot")
+    config, work = (load_config(args.config), WORKS[args.task]()) if args.config else preset(args.preset, args.task)
+    found = growth(
+        config,
+        _changed(work, args),
+        *args.growth,
+        say=_say,
+        name_of_run=Path(args.config).stem if args.config else args.preset,
+        repeats=args.repeats,
+        warmup=args.warmup,
+        threads=args.threads,
+        compiled=args.compile,
+    )
+    return found.as_dict(), render(found), EXIT_FINE
+
+
 def _suite(args: argparse.Namespace) -> tuple[dict[str, Any], str, int]:
     from blip2.benchmark import table
     from blip2.benchmark.suite import render, suite
 
-    set_by_it = ("config", "no_peer", "cold_start", "peer_precision", "compile", *_WORK)
+    set_by_it = ("config", "no_peer", "cold_start", "growth", "peer_precision", "compile", *_WORK)
     given = [_option(name) for name in set_by_it if getattr(args, name)]
     given += ["--task"] * (args.task != "caption") + ["--precision"] * (args.precision != "fp32")
     if given:
@@ -244,6 +273,14 @@ def _check_drawable(path: Path, args: argparse.Namespace) -> None:
 
 def _say(text: str) -> None:
     print(f"… {text}", file=sys.stderr, flush=True)
+
+
+def _varied(text: str) -> tuple[str, list[int]]:
+    """``num-beams=1,3,5`` as the number's name and its values."""
+    name, equals, values = text.partition("=")
+    if not name or not equals or not values:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=N,N… such as num-beams=1,3,5")
+    return name.replace("-", "_"), [_positive(value) for value in values.split(",")]
 
 
 def _positive(text: str) -> int:
