@@ -1,6 +1,7 @@
 """``blip2 demo``: the models on a web page."""
 
 import argparse
+import signal
 import sys
 import threading
 from pathlib import Path
@@ -22,7 +23,7 @@ examples:
 Each model named brings its tabs: captions; questions; match and search. Heat maps work with any of them. The page is
 for this machine alone unless --host says otherwise; then everybody who reaches the address can use it.
 
-exit codes: 0 ended, 2 wrong usage, 130 interrupted (Ctrl-C is how it ends)
+exit codes: 0 ended (SIGTERM), 2 wrong usage, 130 interrupted (Ctrl-C)
 """
 
 
@@ -80,6 +81,16 @@ def _check_folder(folder: Path, name: str) -> None:
         raise UsageError(f"--folder: {error}") from error
 
 
+def _wait() -> None:
+    """Until the process is told to end: SIGTERM, as service managers send it, or Ctrl-C, which raises."""
+    ended = threading.Event()
+    before = signal.signal(signal.SIGTERM, lambda *_: ended.set())
+    try:
+        ended.wait()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _serve(args: argparse.Namespace, folder: Path) -> None:
     from blip2.webdemo.serve import serving
 
@@ -94,7 +105,7 @@ def _serve(args: argparse.Namespace, folder: Path) -> None:
             if args.host not in LOOPBACK:
                 print(f"blip2 demo: everybody who reaches {args.host} can use this page", file=sys.stderr)
             print(f"{address} (Ctrl-C ends it)", flush=True)
-            threading.Event().wait()
+            _wait()
     except (ValueError, TypeError, ImportError, MissingPackageError) as error:
         raise UsageError(str(error)) from error
     except OSError as error:
