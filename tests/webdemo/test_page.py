@@ -1,11 +1,16 @@
 """The page as visitors use it: every tab, in a browser."""
 
+from dataclasses import replace
+
 import pytest
 import requests
 from PIL import Image
 from playwright.sync_api import expect
 
 from blip2.utils.resources import resources_root
+from blip2.webdemo.limits import Limits
+from blip2.webdemo.page import build_page
+from blip2.webdemo.service import SMALL_MODELS, Service, models_by_task
 
 from .conftest import free_port
 
@@ -17,9 +22,6 @@ SCENE = DEMO / "scene_1.png"  # a purple ring on the left of a red square
 
 @pytest.fixture(scope="module")
 def service():
-    from blip2.webdemo.limits import Limits
-    from blip2.webdemo.service import SMALL_MODELS, Service, models_by_task
-
     return Service(models_by_task(SMALL_MODELS), limits=Limits(upload_mb=1, megapixels=1))
 
 
@@ -65,6 +67,17 @@ def show(page, path=SCENE):
     field.locator("img").wait_for()
 
 
+def set_number(page, label, value):
+    """Moves a slider until the number beside it follows: while its section unfolds, the page does not listen yet."""
+    slider, number = (page.get_by_label(f"{what} for {label}") for what in ("range slider", "number input"))
+    for _ in range(20):
+        slider.fill(value)
+        page.wait_for_timeout(250)
+        if number.input_value() == value:
+            return
+    raise AssertionError(f"{label} stays at {number.input_value()}")
+
+
 def scored(page):
     """The rows of the table that is shown: [text, score …]."""
     page.locator(".scored:visible td").first.wait_for()
@@ -95,11 +108,30 @@ def test_several_captions_of_an_example(visit):
     page.locator(".gallery-item:visible, .gallery button:visible").first.click()
     page.locator("[data-testid=image]:visible img").first.wait_for()
     page.get_by_role("button", name="Options").click()
-    page.get_by_label("number input for Captions").fill("3")
+    set_number(page, "Captions", "3")
     press(page, "Caption")
     rows = scored(page)
     assert len(rows) == 3
     assert [float(score) for _, score in rows] == sorted((float(score) for _, score in rows), reverse=True)
+
+
+def test_captions_are_sampled_where_that_is_ticked(visit):
+    page = visit("Caption")
+    show(page)
+    page.get_by_role("button", name="Options").click()
+    set_number(page, "Captions", "8")  # more than beams: only samples may be
+    press(page, "Caption")
+    assert "num_captions=8 is more than num_beams=5" in message(page)
+    page.get_by_label("Nucleus sampling").check()
+    set_number(page, "Temperature", "1.5")
+    press(page, "Caption")
+    assert len(scored(page)) == 8
+
+
+def test_requests_beyond_the_queue_are_refused(service):
+    page = build_page(replace(service, limits=Limits(queue=3)))
+    assert page._queue.max_size == 3
+    assert {fn.concurrency_id for fn in page.fns.values() if fn.queue} == {"models"}
 
 
 def test_a_follow_up_question_keeps_the_dialogue(visit, service, monkeypatch):
