@@ -6,7 +6,9 @@
 - ``mmcv_full_available`` asks ``pkgutil.find_loader``, which Python 3.14 dropped; its callers then import
   ``mmcv.ops``, whose binaries rarely fit a current torch. Nothing here needs them, so the answer is no;
 - a config's text is laid out by yapf anew for the log, for the work folder and for every checkpoint, at seconds each
-  for a large one; the layout is remembered.
+  for a large one; the layout is remembered;
+- ``ManagerMixin``'s lock stays locked when an instance cannot be made, for example a visualizer whose backend is not
+  installed: every other thread would wait for ever. It is released.
 
 `use_device` overrides mmengine's choice of the device, which it makes once at import. Its checkpoints pickle
 ``HistoryBuffer``, which torch ≥ 2.6 refuses to load: see `blip2.engine.hooks.PlainCheckpoint`.
@@ -14,7 +16,7 @@
 
 import importlib.metadata
 from collections.abc import Callable
-from functools import cache
+from functools import cache, wraps
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,8 +26,10 @@ import mmengine.device.utils
 import mmengine.model.utils
 import mmengine.optim.optimizer.default_constructor
 import mmengine.utils.dl_utils.misc
+import mmengine.utils.manager
 import mmengine.utils.package_utils
 import torch
+from mmengine.utils import ManagerMixin
 
 from blip2.engine.errors import OptionError
 
@@ -47,6 +51,22 @@ def patch_mmengine() -> None:
     ):
         module.mmcv_full_available = mmcv_full_available
     mmengine.config.config.FormatCode = _remembered(mmengine.config.config.FormatCode)
+    for name in ("get_instance", "get_current_instance"):
+        setattr(ManagerMixin, name, _releasing(ManagerMixin.__dict__[name].__func__))
+
+
+def _releasing(method: Callable[..., Any]) -> Any:
+    """A class method of `ManagerMixin` that gives its lock back when it raises, too."""
+
+    @wraps(method)
+    def call(cls: type, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return method(cls, *args, **kwargs)
+        except BaseException:
+            mmengine.utils.manager._release_lock()
+            raise
+
+    return classmethod(call)
 
 
 def _remembered(format_code: Callable[..., tuple[str, bool]]) -> Callable[..., tuple[str, bool]]:

@@ -1,6 +1,7 @@
 """What stands in for mmengine's functions that the current stack breaks."""
 
 import sys
+import threading
 
 import mmengine
 import mmengine.config.config
@@ -8,6 +9,8 @@ import mmengine.device
 import mmengine.model.utils
 import pytest
 import torch
+from mmengine.registry import DefaultScope
+from mmengine.utils import ManagerMixin
 
 from blip2.engine import compat
 from blip2.engine.errors import OptionError
@@ -78,3 +81,23 @@ def test_chosen_device_is_mmengines():
 def test_device_that_is_not_there_is_named(device):
     with pytest.raises(OptionError, match=repr(device)):
         compat.use_device(device)
+
+
+class Unmakeable(ManagerMixin):
+    """An instance that cannot be made."""
+
+    def __init__(self, name):
+        raise OSError("cannot be made")
+
+
+def test_what_cannot_be_made_holds_up_no_other_thread():
+    compat.patch_mmengine()
+    with pytest.raises(OSError, match="cannot be made"):
+        Unmakeable.get_instance("one")
+    with pytest.raises(RuntimeError, match="at least once"):
+        Unmakeable.get_current_instance()
+    thread = threading.Thread(target=DefaultScope.get_instance, args=("of_this_test",), kwargs={"scope_name": "blip2"})
+    thread.daemon = True
+    thread.start()
+    thread.join(timeout=5)
+    assert not thread.is_alive()
