@@ -1,6 +1,7 @@
 """Puts the demo's page on an address of this machine."""
 
 import os
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -43,7 +44,7 @@ def serving(service: "Service", host: str = "127.0.0.1", port: int = 7860) -> It
             quiet=True,
             prevent_thread_lock=True,
         )
-        loading = threading.Thread(target=service.preload, daemon=True)
+        loading = threading.Thread(target=_preload, args=(service,), daemon=True)
         loading.start()
         try:
             yield address
@@ -51,6 +52,14 @@ def serving(service: "Service", host: str = "127.0.0.1", port: int = 7860) -> It
             page.close(verbose=False)
             service.stop_preload()
             loading.join()  # Python must not end below a thread that is inside a library
+
+
+def _preload(service: "Service") -> None:
+    """Loads the models; what cannot be loaded is told now, and again to the visitor who needs it."""
+    try:
+        service.preload()
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
+        print(f"blip2 demo: {error}", file=sys.stderr)
 
 
 def _gradio() -> tuple:

@@ -10,6 +10,7 @@ from blip2 import Chat, ImageCaptionInferencer, ImageToTextRetrievalInferencer, 
 from blip2.utils.resources import resources_root
 from blip2.webdemo.jobs import Cancelled
 from blip2.webdemo.limits import RefusedError
+from blip2.webdemo.serve import _preload
 from blip2.webdemo.service import SMALL_MODELS, Service, models_by_task
 
 DEMO = resources_root() / "demo"
@@ -132,3 +133,12 @@ def test_what_runs_is_stopped_within_the_model(service):
 def test_a_tab_without_its_model_says_so():
     with pytest.raises(RefusedError, match="without a model for questions"):
         Service({"caption": SMALL_MODELS[0]}).ask("anna", SCENE, "what?", [], True)
+
+
+def test_a_model_that_cannot_be_loaded_is_told_in_the_terminal_and_to_who_needs_it(capfd):
+    service = Service({"caption": "blip2-opt2.7b_3rdparty-zeroshot_caption"})  # the network is switched off
+    _preload(service)
+    told = capfd.readouterr().err
+    assert "blip2 download blip2-opt2.7b_3rdparty-zeroshot_caption" in told and "Traceback" not in told
+    with pytest.raises(ValueError, match="has not been fetched"):
+        service.caption("anna", SCENE, "")
