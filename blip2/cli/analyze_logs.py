@@ -4,8 +4,12 @@ import argparse
 import sys
 from pathlib import Path
 from statistics import mean, median, quantiles
+from typing import TYPE_CHECKING
 
 from blip2.cli.common import EXIT_FINE, EXIT_USAGE, positive
+
+if TYPE_CHECKING:
+    from blip2.visualization.training_log import TrainingLog
 
 _PROG = "tools/analysis_tools/analyze_logs.py"
 _EXAMPLES = """\
@@ -60,7 +64,7 @@ def main(argv: list[str] | None = None, prog: str = _PROG) -> int:
     return EXIT_FINE
 
 
-def _plot(args: argparse.Namespace, logs: list) -> None:
+def _plot(args: argparse.Namespace, logs: "list[TrainingLog]") -> None:
     from blip2.visualization.training_log import TrainingLogError, draw_curves
 
     if args.legend and len(args.legend) != len(logs):
@@ -72,14 +76,14 @@ def _plot(args: argparse.Namespace, logs: list) -> None:
     print(args.out)
 
 
-def _usual(logs: list) -> list[str]:
+def _usual(logs: "list[TrainingLog]") -> list[str]:
     """Losses, learning rate and scores, each once."""
     training = [name for log in logs for name in log.training if "loss" in name or name == "lr"]
     scores = [name for log in logs for name in log.validation if name not in ("time", "data_time")]
     return list(dict.fromkeys([*training, *scores]))
 
 
-def _time(logs: list) -> None:
+def _time(logs: "list[TrainingLog]") -> None:
     from blip2.visualization.training_log import TrainingLogError
 
     print(f"{'seconds an iteration':<40}  median    mean   5 %    95 %   logged")

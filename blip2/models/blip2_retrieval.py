@@ -20,14 +20,10 @@ from .draw import check_count
 from .portions import joined
 from .qformer.layers import KeysValues
 from .retrieval_scoring import rank_both_ways, refuse_not_finite, similarity_matrix
-from .retrieval_texts import texts_of, texts_to_learn, token_ids, trimmed
+from .retrieval_texts import TEXTS, TEXTS_ELSEWHERE, texts_of, texts_to_learn, token_ids, trimmed
 
 LOSSES = ("itc", "itm", "itg")
 MIN_TEMPERATURE = 0.001
-# How many texts are matched with one picture at a time, by the kind of device: those of similar length go together, so
-# that few are padded much; a GPU wants larger groups.
-TEXTS = {"cpu": 64}
-TEXTS_ELSEWHERE = 256
 
 
 @MODELS.register_module()

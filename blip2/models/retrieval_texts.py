@@ -11,6 +11,11 @@ from blip2.structures import DataSample
 from .draw import drawn
 from .language.tokenizers import pad_sequences
 
+# How many texts are matched with one picture at a time, by the kind of device: those of similar length go together, so
+# that few are padded much; a GPU wants larger groups.
+TEXTS = {"cpu": 64}
+TEXTS_ELSEWHERE = 256
+
 
 def texts_of(sample: DataSample) -> list[str]:
     """The sample's ``text``, else its ``gt_caption``: one or a list of them, or none."""

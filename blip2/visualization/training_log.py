@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from blip2.utils.suggest import did_you_mean
 
@@ -145,16 +146,20 @@ def draw_curves(
         if not shown:
             logs[0].curve(name)  # says what there is
         for log, label in shown:
-            steps, values = log.curve(name)
-            if name in log.validation:
-                axes.plot(steps, values, marker="o", markersize=3, label=label)
-                continue
-            (line,) = axes.plot(steps, smoothed(values, smooth), label=label)
-            if smooth > 1:
-                axes.plot(steps, values, color=line.get_color(), alpha=0.25, linewidth=0.8)
+            _draw_curve(axes, log, name, label, smooth)
         axes.set_title(name)
         axes.set_xlabel("iteration" if any(name in log.training for log in logs) else "step of validation")
         axes.grid(alpha=0.3)
         if len(logs) > 1:
             axes.legend()
     figure.savefig(path, dpi=120)
+
+
+def _draw_curve(axes: Any, log: TrainingLog, name: str, label: str, smooth: int) -> None:
+    steps, values = log.curve(name)
+    if name in log.validation:
+        axes.plot(steps, values, marker="o", markersize=3, label=label)
+        return
+    (line,) = axes.plot(steps, smoothed(values, smooth), label=label)
+    if smooth > 1:
+        axes.plot(steps, values, color=line.get_color(), alpha=0.25, linewidth=0.8)
